@@ -1,0 +1,342 @@
+"""The composition root: makes every part, nests the layers, owns the lifespan."""
+
+from contextlib import AsyncExitStack
+from functools import partial
+from urllib.parse import urlsplit
+
+import httpx2
+from starlette.middleware.cors import CORSMiddleware
+
+from gateway.admission import AdmissionGate
+from gateway.auth.keyring import static_entries
+from gateway.auth.keystore import KeyStore
+from gateway.auth.watcher import KeyWatcher
+from gateway.breaker import BreakerState, CircuitBreaker
+from gateway.clock import Clock
+from gateway.database import DatabaseUnusable
+from gateway.dispatch import Dispatcher
+from gateway.edge import operations
+from gateway.edge.asgi import ASGIApp, Receive, Scope, Send
+from gateway.edge.authenticate import Authenticate
+from gateway.edge.inference import InferenceEndpoint
+from gateway.edge.lifecycle import Lifecycle
+from gateway.edge.limits import LimitHeaders
+from gateway.edge.observe import Observe
+from gateway.edge.origin import Origin
+from gateway.edge.rescue import Rescue
+from gateway.edge.router import Route, Router, not_found
+from gateway.edge.throttle import ThrottleAddress, ThrottleKey
+from gateway.exchange import Exchange, Operation
+from gateway.quota.calendar import QuotaCalendar
+from gateway.quota.history import SqliteHistory
+from gateway.quota.journal import Journal
+from gateway.quota.memory import MemoryLedger
+from gateway.ratelimit import ConcurrencyLimiter, MemoryRateLimiter
+from gateway.routing.health import HealthProber
+from gateway.routing.policy import LeastInFlight
+from gateway.routing.pool import UpstreamPool
+from gateway.routing.upstream import Upstream
+from gateway.settings import Settings
+from gateway.telemetry.logs import Logging
+from gateway.telemetry.metrics import Metrics, WatchedValue
+from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.traces import open_tracing
+from gateway.transport.client import UpstreamClient
+from gateway.transport.probe import HttpProbe
+from gateway.wire.openai import OpenAIDialect
+
+PROBE_TIMEOUT_SECONDS = 5.0
+BREAKER_LEVELS = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+NO_KEYS = (
+    "no API key exists: set GATEWAY_API_KEYS, or make one with `gateway keys create --name NAME`; "
+    "an empty list never means open"
+)
+
+
+class Application:
+    """Every part of one gateway process: cold until its lifespan opens them, in order.
+
+    `side` serves /metrics alone, for METRICS_PORT. Raises auth.keyring.KeyConflict.
+    """
+
+    def __init__(self, settings: Settings, *, logging: Logging, clock: Clock) -> None:
+        self._settings = settings
+        self._log = logging.log
+        self._clock = clock
+        self.lifecycle = Lifecycle()
+        self._origin = Origin(settings.origin)
+        self._dialect = OpenAIDialect(settings.dialect)
+        self._gate = AdmissionGate(settings.admission, clock=clock)
+        self._metrics = Metrics()
+        self._logging = logging
+        self._tracing = open_tracing(settings.otel)
+        self._recorder = Recorder(
+            logging=logging, metrics=self._metrics, tracing=self._tracing, clock=clock
+        )
+        self._build_quota()
+        self._build_keys()
+        self._build_upstreams()
+        self._limit_headers = LimitHeaders(ledger=self._ledger, clock=clock)
+        self._watch()
+        self._layers = self._observed(self._router())
+        self.side = self._observed(Router([self._metrics_route()], elsewhere=not_found))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._layers(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Open the parts, tell the server, wait for the end, close them in reverse."""
+        await receive()
+        async with AsyncExitStack() as opened:
+            try:
+                await self._open(opened)
+            except DatabaseUnusable as fault:
+                self._log.critical("cannot start", fault=str(fault))
+                await send({"type": "lifespan.startup.failed", "message": str(fault)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        self._log.info("stopped")
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _open(self, opened: AsyncExitStack) -> None:
+        opened.callback(self._tracing.close)
+        await opened.enter_async_context(self._journal)
+        await opened.enter_async_context(self._keys)
+        if len(self._keys.ring) == 0:
+            raise DatabaseUnusable(NO_KEYS)
+        await opened.enter_async_context(self._probe_client)
+        for transport in self._transports:
+            await opened.enter_async_context(transport)
+        await opened.enter_async_context(self._prober)
+
+    # Parts.
+
+    def _build_quota(self) -> None:
+        settings = self._settings
+        calendar = QuotaCalendar(zone=settings.quota_zone, clock=self._clock)
+        history = SqliteHistory(path=settings.journal.path)
+        self._ledger = MemoryLedger(calendar=calendar, history=history)
+        self._journal = Journal(
+            config=settings.journal,
+            book=self._ledger,
+            calendar=calendar,
+            clock=self._clock,
+            on_failure=partial(self._trouble, "usage does not reach the disk; it is kept in memory"),
+            on_recovery=partial(self._recovery, "usage reaches the disk again"),
+        )
+
+    def _build_keys(self) -> None:
+        settings = self._settings
+        secrets = [(name, secret.reveal()) for name, secret in settings.static_keys]
+        self._keys = KeyWatcher(
+            store=KeyStore(path=settings.journal.path, clock=self._clock),
+            clock=self._clock,
+            defaults=settings.key_defaults,
+            static=static_entries(secrets, defaults=settings.key_defaults),
+            on_failure=partial(self._trouble, "the key store cannot be read; known keys stay valid"),
+            on_recovery=partial(self._recovery, "the key store can be read again"),
+        )
+
+    def _build_upstreams(self) -> None:
+        settings = self._settings
+        self._probe_client = httpx2.AsyncClient(timeout=PROBE_TIMEOUT_SECONDS, trust_env=False)
+        self._transports: list[UpstreamClient] = []
+        upstreams = [self._upstream(url) for url in settings.upstream_urls]
+        self._pool = UpstreamPool(
+            upstreams, policy=LeastInFlight(), default_model=settings.default_model
+        )
+        self._prober = HealthProber(
+            upstreams, config=settings.prober, on_change=self._upstream_changed
+        )
+
+    def _upstream(self, url: str) -> Upstream:
+        settings = self._settings
+        parts = urlsplit(url)
+        name = f"{parts.netloc}{parts.path}"
+        api_key = settings.upstream_api_key.reveal() or None
+        transport = UpstreamClient(url=url, api_key=api_key, config=settings.transport)
+        self._transports.append(transport)
+        return Upstream(
+            name=name,
+            url=url,
+            transport=transport,
+            probe=HttpProbe(url=url, client=self._probe_client, api_key=api_key),
+            breaker=CircuitBreaker(
+                settings.breaker,
+                clock=self._clock,
+                on_transition=partial(self._circuit_changed, name),
+            ),
+        )
+
+    # Layers, the outermost last.
+
+    def _router(self) -> ASGIApp:
+        dispatch = Dispatcher(
+            ledger=self._ledger,
+            pool=self._pool,
+            gate=self._gate,
+            clock=self._clock,
+            config=self._settings.dispatch,
+        )
+        limiter = MemoryRateLimiter(clock=self._clock)
+        running = ConcurrencyLimiter()
+
+        def behind_address_limit(app: ASGIApp) -> ASGIApp:
+            return ThrottleAddress(app, limiter=limiter, limits=self._settings.address_limits)
+
+        def behind_key(app: ASGIApp) -> ASGIApp:
+            return behind_address_limit(Authenticate(app, ring=lambda: self._keys.ring))
+
+        def behind_key_limits(app: ASGIApp) -> ASGIApp:
+            return behind_key(
+                ThrottleKey(app, limiter=limiter, running=running, ledger=self._ledger)
+            )
+
+        ready = operations.Ready([self._unready, self._no_upstream, self._ledger_trouble])
+        models = "/v1/models"
+        routes = [
+            Route("/health", "GET", operations.health),
+            Route("/ready", "GET", ready),
+            Route("/readyz", "GET", ready),
+            Route("/version", "GET", operations.version),
+            Route(models, "GET", behind_key(operations.Models(self._pool))),
+            Route(
+                f"{models}/",
+                "GET",
+                behind_key(operations.Model(self._pool, prefix=f"{models}/")),
+                is_prefix=True,
+            ),
+            Route("/v1/usage", "GET", behind_key(operations.Usage(self._ledger))),
+        ]
+        if self._settings.metrics_port is None:
+            routes.append(self._metrics_route())
+        for operation in Operation:
+            endpoint = self._endpoint(operation, dispatch)
+            routes.append(Route(operation.value, "POST", behind_key_limits(endpoint)))
+        return Router(routes, elsewhere=behind_address_limit(not_found))
+
+    def _endpoint(self, operation: Operation, dispatch: Dispatcher) -> ASGIApp:
+        return InferenceEndpoint(
+            operation,
+            dialect=self._dialect,
+            dispatch=dispatch,
+            lifecycle=self.lifecycle,
+            limit_headers=self._limit_headers,
+            config=self._settings.inference,
+        )
+
+    def _metrics_route(self) -> Route:
+        page = operations.MetricsPage(
+            self._metrics, origin=self._origin, access=self._settings.metrics_access
+        )
+        return Route("/metrics", "GET", page)
+
+    def _observed(self, app: ASGIApp) -> ASGIApp:
+        app = Rescue(
+            app,
+            dialect_of=lambda path: self._dialect,
+            limit_headers=self._limit_headers,
+            on_fault=self._fault,
+        )
+        if self._settings.cors_origins:
+            app = CORSMiddleware(
+                app,
+                allow_origins=sorted(self._settings.cors_origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["*"],
+            )
+        return Observe(app, recorder=self._recorder, clock=self._clock, origin=self._origin)
+
+    # Readiness: None, or what is missing.
+
+    def _unready(self) -> str | None:
+        return "draining: shutting down" if self.lifecycle.is_draining else None
+
+    def _no_upstream(self) -> str | None:
+        if any(upstream.health.is_healthy for upstream in self._pool.upstreams):
+            return None
+        return "; ".join(f"upstream: {u.health.reason}" for u in self._pool.upstreams)
+
+    def _ledger_trouble(self) -> str | None:
+        return None if self._journal.is_open else "ledger: not open yet"
+
+    # What the log hears.
+
+    def _upstream_changed(self, upstream: Upstream) -> None:
+        health = upstream.health
+        if health.is_healthy:
+            models = [model.name for model in health.models]
+            self._log.info("upstream is healthy", upstream=upstream.name, models=models)
+        else:
+            self._log.warning("upstream is unhealthy", upstream=upstream.name, reason=health.reason)
+
+    def _circuit_changed(self, name: str, before: BreakerState, after: BreakerState) -> None:
+        self._metrics.count_transition(name, after.value)
+        self._log.warning("circuit", upstream=name, before=before.value, after=after.value)
+
+    def _trouble(self, what: str, error: Exception) -> None:
+        self._log.error(what, path=str(self._settings.journal.path), error=str(error))
+
+    def _recovery(self, what: str, error: Exception) -> None:
+        self._log.warning(what, after=str(error))
+
+    def _fault(self, exchange: Exchange, fault: Exception) -> None:
+        self._log.error("internal error", request_id=exchange.request_id, exc_info=fault)
+
+    def _watch(self) -> None:
+        """What the metrics page reads from the parts when it is scraped."""
+        watch = self._metrics.watch
+        gate, journal = self._gate, self._journal
+        for upstream in self._pool.upstreams:
+            labels = (("upstream", upstream.name),)
+            for name, text, read in (
+                ("circuit_state", "0 closed, 1 half open, 2 open.", partial(_level, upstream)),
+                ("upstream_healthy", "1 if its last probe was good.", partial(_health, upstream)),
+                ("upstream_in_flight", "Calls at this upstream.", partial(_in_flight, upstream)),
+            ):
+                watch(WatchedValue(name, text, read, labels))
+        for value in (
+            WatchedValue("calls_in_flight", "Calls past the gate.", lambda: gate.in_flight),
+            WatchedValue("queue_depth", "Calls waiting for a place.", lambda: gate.queued),
+            WatchedValue(
+                "ledger_flush_age_seconds",
+                "For how long counts have waited for the disk.",
+                lambda: journal.seconds_since_flush,
+            ),
+            WatchedValue(
+                "ledger_flush_failures",
+                "Flushes the disk refused.",
+                lambda: journal.flush_failures_total,
+                is_counter=True,
+            ),
+            WatchedValue(
+                "key_store_failures",
+                "Looks at the key store that failed.",
+                lambda: self._keys.failures_total,
+                is_counter=True,
+            ),
+            WatchedValue(
+                "log_lines_dropped",
+                "Log lines nobody read in time.",
+                lambda: self._logging.sink.dropped_lines,
+                is_counter=True,
+            ),
+        ):
+            watch(value)
+
+
+def _level(upstream: Upstream) -> float:
+    return BREAKER_LEVELS[upstream.breaker.state]
+
+
+def _health(upstream: Upstream) -> float:
+    return float(upstream.health.is_healthy)
+
+
+def _in_flight(upstream: Upstream) -> float:
+    return upstream.in_flight

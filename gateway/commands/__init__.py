@@ -1,0 +1,1 @@
+"""The command line beside `serve`: what operators do with keys and usage."""

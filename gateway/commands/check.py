@@ -1,0 +1,53 @@
+"""`gateway check`: what a start would run into, and whether the upstreams answer."""
+
+import asyncio
+from collections.abc import Iterator
+
+import httpx2
+
+from gateway.auth.keyring import KeyConflict, static_entries
+from gateway.auth.keystore import KeyStore
+from gateway.clock import SystemClock
+from gateway.database import DatabaseUnusable
+from gateway.settings import Settings
+from gateway.transport.probe import HttpProbe
+
+PROBE_TIMEOUT_SECONDS = 5.0
+
+
+def check_upstreams(settings: Settings) -> list[str]:
+    """Every fault found, each a sentence with its cure; empty when all is well."""
+    return [*_key_faults(settings), *asyncio.run(_upstream_faults(settings))]
+
+
+def _key_faults(settings: Settings) -> Iterator[str]:
+    secrets = [(name, secret.reveal()) for name, secret in settings.static_keys]
+    stored = 0
+    try:
+        static_entries(secrets, defaults=settings.key_defaults)
+    except KeyConflict as fault:
+        yield f"GATEWAY_API_KEYS: {fault}"
+    if settings.journal.path.exists():
+        try:
+            stored = len(KeyStore(path=settings.journal.path, clock=SystemClock()).list())
+        except DatabaseUnusable as fault:
+            yield str(fault)
+    if not secrets and not stored:
+        yield "GATEWAY_API_KEYS: no key exists; set it, or run `gateway keys create --name NAME`"
+
+
+async def _upstream_faults(settings: Settings) -> list[str]:
+    api_key = settings.upstream_api_key.reveal() or None
+    async with httpx2.AsyncClient(timeout=PROBE_TIMEOUT_SECONDS, trust_env=False) as client:
+        probes = [
+            HttpProbe(url=url, client=client, api_key=api_key) for url in settings.upstream_urls
+        ]
+        answers = [await probe.check() for probe in probes]
+    faults = [f"VLLM_URL: {health.reason}" for health in answers if not health.is_healthy]
+    served = {model.name for health in answers for model in health.models}
+    if settings.default_model and served and settings.default_model not in served:
+        names = ", ".join(sorted(served))
+        faults.append(
+            f"MODEL_NAME={settings.default_model}: not served; the upstreams have {names}"
+        )
+    return faults

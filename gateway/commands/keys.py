@@ -1,0 +1,166 @@
+"""`gateway keys`: create, list, show, revoke and rotate API keys; a running gateway follows."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.auth.keystore import KeyStore
+from gateway.auth.record import KeyRecord, KeyTerms
+from gateway.clock import Clock
+from gateway.commands.exits import explained
+from gateway.commands.terms import expiry_of, limit_of, models_of, name_of, seconds_of
+
+_Key = Annotated[str, typer.Argument(metavar="KEY", help="Id or name of the key.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No explanation on stderr.")]
+_LIMIT_HELP = "A number, 'unlimited', or 'default' for what the gateway is configured with."
+
+
+def keys_app(*, database_path: Callable[[], Path], clock: Clock) -> typer.Typer:
+    """The sub-application. `database_path` is asked when a command runs, not before."""
+    app = typer.Typer(name="keys", help="Create, list, revoke and rotate API keys.")
+    commands = _Keys(database_path=database_path, clock=clock)
+    app.command("create")(commands.create)
+    app.command("list")(commands.list)
+    app.command("show")(commands.show)
+    app.command("revoke")(commands.revoke)
+    app.command("rotate")(commands.rotate)
+    return app
+
+
+class _Keys:
+    """The commands. What a script reads goes to stdout, what a person is told to stderr."""
+
+    def __init__(self, *, database_path: Callable[[], Path], clock: Clock) -> None:
+        self._database_path = database_path
+        self._clock = clock
+
+    def create(
+        self,
+        name: Annotated[str, typer.Option(help="Who or what the key is for.")],
+        daily_tokens: Annotated[str, typer.Option(help=_LIMIT_HELP)] = "default",
+        rpm: Annotated[str, typer.Option(help=f"Requests per minute. {_LIMIT_HELP}")] = "default",
+        concurrent: Annotated[str, typer.Option(help=_LIMIT_HELP)] = "default",
+        models: Annotated[
+            str | None, typer.Option(help="Allowed models: a,b. All if left out.")
+        ] = (None),
+        expires: Annotated[str, typer.Option(help="30d, 2026-12-31 or 'never'.")] = "never",
+        as_json: _Json = False,
+        quiet: _Quiet = False,
+    ) -> None:
+        """Create a key and print its secret, which is shown this once."""
+        terms = KeyTerms(
+            daily_token_quota=limit_of(daily_tokens),
+            requests_per_minute=limit_of(rpm),
+            max_concurrent=limit_of(concurrent),
+            allowed_models=models_of(models),
+            expires_at=expiry_of(expires, now=self._clock.now()),
+        )
+        name = name_of(name)
+        with explained():
+            record, secret = self._store().create(name, terms)
+        story = f"Key '{record.name}' has the id {record.key_id}."
+        self._hand_over(record, secret, story, as_json=as_json, quiet=quiet)
+
+    def list(self, as_json: _Json = False) -> None:
+        """Show every key; never its secret."""
+        with explained():
+            records = self._store().records()
+        now = self._clock.now()
+        if as_json:
+            typer.echo(json.dumps([record.to_dict(now) for record in records], indent=2))
+            return
+        _console().print(_table(records, now))
+
+    def show(self, key: _Key, as_json: _Json = False) -> None:
+        """Show one key; never its secret."""
+        with explained():
+            record = self._store().get(key)
+        facts = record.to_dict(self._clock.now())
+        if as_json:
+            typer.echo(json.dumps(facts, indent=2))
+            return
+        table = Table(show_header=False, box=None)
+        for fact, value in facts.items():
+            table.add_row(Text(fact.replace("_", " "), style="bold"), Text(_shown(value)))
+        _console().print(table)
+
+    def revoke(self, key: _Key, as_json: _Json = False) -> None:
+        """Take a key out of use, for good. A running gateway follows within two seconds."""
+        with explained():
+            record = self._store().revoke(key)
+        if as_json:
+            typer.echo(json.dumps(record.to_dict(self._clock.now()), indent=2))
+            return
+        typer.echo(f"Key '{record.name}' ({record.key_id}) is revoked.", err=True)
+
+    def rotate(
+        self,
+        key: _Key,
+        grace: Annotated[str, typer.Option(help="How long the old secret still works: 1h.")] = "0",
+        as_json: _Json = False,
+        quiet: _Quiet = False,
+    ) -> None:
+        """Give a key a new secret. Its id, limits and usage stay."""
+        grace_seconds = seconds_of(grace)
+        with explained():
+            record, secret = self._store().rotate(key, grace_seconds=grace_seconds)
+        end = f"works for another {grace}" if grace_seconds else "no longer works"
+        story = f"Key '{record.name}' ({record.key_id}) has a new secret. The old one {end}."
+        self._hand_over(record, secret, story, as_json=as_json, quiet=quiet)
+
+    def _store(self) -> KeyStore:
+        return KeyStore(path=self._database_path(), clock=self._clock)
+
+    def _hand_over(
+        self, record: KeyRecord, secret: str, story: str, *, as_json: bool, quiet: bool
+    ) -> None:
+        if as_json:
+            facts = record.to_dict(self._clock.now())
+            typer.echo(json.dumps({**facts, "secret": secret}, indent=2))
+            return
+        if not quiet:
+            typer.echo(f"{story} This is its secret; it is not shown again:", err=True)
+        typer.echo(secret)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _table(records: tuple[KeyRecord, ...], now: datetime) -> Table:
+    columns = {
+        "id": "key_id",
+        "name": "name",
+        "status": "status",
+        "tokens/day": "daily_token_quota",
+        "requests/min": "requests_per_minute",
+        "concurrent": "max_concurrent",
+        "models": "allowed_models",
+        "expires": "expires_at",
+    }
+    table = Table()
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for record in records:
+        facts = record.to_dict(now)
+        # Text, not markup: a name is what somebody typed.
+        table.add_row(*(Text(_shown(facts[fact])) for fact in columns.values()))
+    return table
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case list():
+            return ", ".join(str(item) for item in value)
+        case _:
+            return str(value)

@@ -1,0 +1,110 @@
+"""The endpoint of every inference call: body, parse, dispatch, and the client that is answered."""
+
+import asyncio
+from dataclasses import dataclass
+
+from gateway.dispatch import Dispatcher
+from gateway.edge.asgi import Receive, Scope, Send, exchange_of, respond
+from gateway.edge.body import read_json_body
+from gateway.edge.interruption import Interruption
+from gateway.edge.lifecycle import Lifecycle
+from gateway.edge.limits import LimitHeaders
+from gateway.errors import ClientDisconnected
+from gateway.exchange import Exchange, Operation
+from gateway.wire.dialect import Dialect
+
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceConfig:
+    """`max_body_bytes` None means no bound."""
+
+    max_body_bytes: int | None = 32 * 1024 * 1024
+
+
+class AsgiClient:
+    """dispatch's Client over ASGI."""
+
+    __slots__ = ("_exchange", "_has_begun", "_limit_headers", "_send", "is_finished")
+
+    def __init__(self, send: Send, exchange: Exchange, limit_headers: LimitHeaders) -> None:
+        self._send = send
+        self._exchange = exchange
+        self._limit_headers = limit_headers
+        self._has_begun = False
+        self.is_finished = False
+
+    async def answer(self, *, content_type: bytes, body: bytes) -> None:
+        self.is_finished = True
+        headers = self._limit_headers(self._exchange)
+        await respond(
+            self._send, status=200, body=body, content_type=content_type, headers=headers
+        )
+
+    async def send(self, chunk: bytes) -> None:
+        if not self._has_begun:
+            await self._begin()
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def finish(self, last: bytes) -> None:
+        if not self._has_begun:
+            await self._begin()
+        self.is_finished = True
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _begin(self) -> None:
+        self._has_begun = True
+        headers = [*STREAM_HEADERS, *self._limit_headers(self._exchange)]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+class InferenceEndpoint:
+    """One operation's endpoint, behind authentication and limits."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        *,
+        dialect: Dialect,
+        dispatch: Dispatcher,
+        lifecycle: Lifecycle,
+        limit_headers: LimitHeaders,
+        config: InferenceConfig,
+    ) -> None:
+        self._operation = operation
+        self._dialect = dialect
+        self._dispatch = dispatch
+        self._lifecycle = lifecycle
+        self._limit_headers = limit_headers
+        self._config = config
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._lifecycle.admit()
+        exchange = exchange_of(scope)
+        body = await read_json_body(scope, receive, limit_bytes=self._config.max_body_bytes)
+        call = self._dialect.parse(self._operation, body)
+        client = AsgiClient(send, exchange, self._limit_headers)
+        with Interruption() as interruption:
+            self._lifecycle.enter(interruption)
+            watcher = asyncio.create_task(_watch(receive, client, interruption))
+            try:
+                await self._dispatch(call, exchange, client)
+            finally:
+                watcher.cancel()
+                self._lifecycle.leave(interruption)
+
+
+async def _watch(receive: Receive, client: AsgiClient, interruption: Interruption) -> None:
+    """Await the client's disconnect: without this the GPU writes to nobody.
+
+    The server reports the end of a finished response in the same way; that is no departure.
+    """
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    if not client.is_finished:
+        interruption.interrupt(ClientDisconnected("The client left before the answer ended."))

@@ -1,0 +1,48 @@
+"""The x-ratelimit-* headers of OpenAI: what a caller has left, and when it comes back."""
+
+from gateway.clock import Clock
+from gateway.exchange import Exchange
+from gateway.quota.ledger import Ledger
+from gateway.ratelimit import Decision
+
+
+def request_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
+    """The per-key request window."""
+    return [
+        (b"x-ratelimit-limit-requests", b"%d" % decision.limit),
+        (b"x-ratelimit-remaining-requests", b"%d" % decision.remaining),
+        (b"x-ratelimit-reset-requests", go_duration(decision.reset_after_seconds)),
+    ]
+
+
+class LimitHeaders:
+    """The request window an exchange was counted in, and the key's tokens of the day."""
+
+    def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+
+    def __call__(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        if exchange.principal is None:
+            return exchange.limit_headers
+        standing = self._ledger.standing(exchange.principal)
+        if standing.limit is None or standing.remaining is None:
+            return exchange.limit_headers
+        reset_seconds = (standing.resets_at - self._clock.now()).total_seconds()
+        return [
+            *exchange.limit_headers,
+            (b"x-ratelimit-limit-tokens", b"%d" % standing.limit),
+            (b"x-ratelimit-remaining-tokens", b"%d" % standing.remaining),
+            (b"x-ratelimit-reset-tokens", go_duration(reset_seconds)),
+        ]
+
+
+def go_duration(seconds: float) -> bytes:
+    """OpenAI writes resets as Go durations: 12ms, 1s, 6m0s, 9h10m0s."""
+    if seconds < 1:
+        return b"%dms" % round(max(seconds, 0) * 1000)
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return b"%dh%dm%ds" % (hours, minutes, rest)
+    return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest

@@ -1,0 +1,61 @@
+"""The outermost layer: opens the Exchange, sees what is sent, records it once."""
+
+import os
+import re
+
+from gateway.clock import Clock
+from gateway.edge.asgi import ASGIApp, Message, Receive, Scope, Send
+from gateway.edge.origin import Origin
+from gateway.exchange import Exchange
+from gateway.telemetry.recorder import Recorder
+
+ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+TRACE_HEADERS = (b"traceparent", b"tracestate")
+
+
+class Observe:
+    """Every request gets an id, a start time and one record, whatever happens inside."""
+
+    def __init__(self, app: ASGIApp, *, recorder: Recorder, clock: Clock, origin: Origin) -> None:
+        self._app = app
+        self._recorder = recorder
+        self._clock = clock
+        self._origin = origin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = self._open(scope)
+        request_id = (b"x-request-id", exchange.request_id.encode("ascii"))
+
+        async def observed_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"].append(request_id)
+            else:
+                exchange.bytes_sent += len(message["body"])
+            await send(message)
+
+        with self._recorder.record(exchange):
+            await self._app(scope, receive, observed_send)
+
+    def _open(self, scope: Scope) -> Exchange:
+        headers = dict(scope["headers"])
+        offered = headers.get(b"x-request-id", b"")
+        if ACCEPTED_REQUEST_ID.fullmatch(offered):
+            request_id = offered.decode("ascii")
+        else:
+            request_id = "req-" + os.urandom(12).hex()
+        exchange = Exchange(
+            request_id=request_id,
+            method=scope["method"],
+            started_at=self._clock.monotonic(),
+            client_address=self._origin.address_of(scope["client"], headers),
+        )
+        if b"traceparent" in headers:
+            exchange.trace_headers = [
+                (name, headers[name]) for name in TRACE_HEADERS if name in headers
+            ]
+        scope["gateway.exchange"] = exchange
+        return exchange

@@ -1,0 +1,137 @@
+"""What is asked of the gateway itself: health, readiness, metrics, models, usage, version."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+from urllib.parse import parse_qs
+
+import gateway
+from gateway.edge.asgi import Receive, Scope, Send, exchange_of, header, respond, respond_json
+from gateway.edge.origin import Network, Origin, lies_in
+from gateway.errors import InvalidRequest, ModelNotFound, PermissionDenied
+from gateway.exchange import ServedModel
+from gateway.quota.ledger import Ledger
+from gateway.routing.pool import UpstreamPool
+from gateway.telemetry.metrics import Metrics
+
+LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+HISTORY_DAYS_MAX = 400
+ReadinessCheck = Callable[[], str | None]
+
+
+async def health(scope: Scope, receive: Receive, send: Send) -> None:
+    """Liveness: this process answers. Says nothing about vLLM."""
+    await respond_json(send, {"status": "ok"})
+
+
+async def version(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond_json(send, {"name": "vllm-gateway", "version": gateway.__version__})
+
+
+class Ready:
+    """Readiness: 503 with every reason until all checks are silent."""
+
+    def __init__(self, checks: Sequence[ReadinessCheck]) -> None:
+        self._checks = checks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reasons = [reason for check in self._checks if (reason := check())]
+        if not reasons:
+            await respond_json(send, {"status": "ready"})
+            return
+        document = {"status": "not ready", "reasons": reasons}
+        await respond_json(send, document, status=503, headers=[(b"retry-after", b"1")])
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsAccess:
+    """Networks that may read /metrics besides loopback."""
+
+    allow: tuple[Network, ...] = ()
+
+
+class MetricsPage:
+    """Prometheus' exposition, for loopback and METRICS_ALLOW only.
+
+    What came through a proxy that is not trusted is refused: its peer address says nothing.
+    """
+
+    def __init__(self, metrics: Metrics, *, origin: Origin, access: MetricsAccess) -> None:
+        self._metrics = metrics
+        self._origin = origin
+        self._networks = (*LOOPBACK, *access.allow)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = exchange_of(scope).client_address
+        is_direct = self._origin.is_direct(scope["client"], dict(scope["headers"]))
+        if not is_direct or not lies_in(address, self._networks):
+            raise PermissionDenied(
+                "Metrics are for loopback and the networks in METRICS_ALLOW only.",
+                code="metrics_not_allowed",
+            )
+        accept = (header(scope, b"accept") or b"").decode("latin-1")
+        body, content_type = await self._metrics.render(accept)
+        await respond(send, status=200, body=body, content_type=content_type)
+
+
+class Models:
+    """GET /v1/models: what this key may use, in OpenAI's shape with vLLM's max_model_len."""
+
+    def __init__(self, pool: UpstreamPool) -> None:
+        self._pool = pool
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        may_use = exchange_of(scope).caller.may_use
+        models = [_card(model) for model in self._pool.models() if may_use(model.name)]
+        await respond_json(send, {"object": "list", "data": models})
+
+
+class Model:
+    """GET /v1/models/{id}; an id may contain slashes."""
+
+    def __init__(self, pool: UpstreamPool, *, prefix: str) -> None:
+        self._pool = pool
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope["path"].removeprefix(self._prefix)
+        may_use = exchange_of(scope).caller.may_use
+        for model in self._pool.models():
+            if model.name == name and may_use(name):
+                await respond_json(send, _card(model))
+                return
+        raise ModelNotFound(f"The model '{name[:200]}' is not served here.", param="model")
+
+
+class Usage:
+    """GET /v1/usage: the caller's own standing; `?days=N` adds history."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        days = _days(scope["query_string"])
+        report = await self._ledger.report(exchange_of(scope).caller, days=days)
+        await respond_json(send, report.to_dict(), headers=[(b"cache-control", b"no-store")])
+
+
+def _card(model: ServedModel) -> dict[str, object]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "vllm",
+        "max_model_len": model.context_tokens,
+    }
+
+
+def _days(query: bytes) -> int:
+    values = parse_qs(query.decode("latin-1")).get("days")
+    if values is None:
+        return 1
+    text = values[-1]
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= HISTORY_DAYS_MAX:
+        raise InvalidRequest(
+            f"days must be a whole number from 1 to {HISTORY_DAYS_MAX}.", param="days"
+        )
+    return int(text)

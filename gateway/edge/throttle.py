@@ -1,0 +1,98 @@
+"""Limits on requests: per address before any key is looked at, per key after it."""
+
+from gateway.edge.asgi import ASGIApp, Receive, Scope, Send, exchange_of
+from gateway.edge.limits import request_headers
+from gateway.errors import ConcurrencyExceeded, RateLimitExceeded, Refusal
+from gateway.exchange import Principal, RateLimit
+from gateway.quota.ledger import Ledger
+from gateway.ratelimit import ConcurrencyLimiter, Decision, RateLimiter, client_network
+
+
+class ThrottleAddress:
+    """Counts each address, so that guessing keys is limited too.
+
+    What another limit refuses is given back: a caller is never punished twice.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, limiter: RateLimiter, limits: tuple[RateLimit, ...]
+    ) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._limits:
+            await self._app(scope, receive, send)
+            return
+        address = "ip:" + client_network(exchange_of(scope).client_address)
+        decision = self._limiter.hit(address, self._limits)
+        if not decision.allowed:
+            raise _too_many(decision, limit="ip_rate", who="from this address")
+        try:
+            await self._app(scope, receive, send)
+        except Refusal:
+            self._limiter.refund(address, self._limits)
+            raise
+
+
+class ThrottleKey:
+    """Counts each key: requests at the same time, then requests in a window."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limiter: RateLimiter,
+        running: ConcurrencyLimiter,
+        ledger: Ledger,
+    ) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._running = running
+        self._ledger = ledger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(scope)
+        principal = exchange.caller
+        try:
+            if not self._running.acquire(principal.key_id, principal.max_concurrent):
+                raise _too_many_at_once(principal)
+            try:
+                decision = self._limiter.hit("key:" + principal.key_id, principal.rate_limits)
+                if principal.rate_limits:
+                    exchange.limit_headers = request_headers(decision)
+                if not decision.allowed:
+                    raise _too_many(decision, limit="key_rate", who="with this key")
+                await self._inner(principal, scope, receive, send)
+            finally:
+                self._running.release(principal.key_id)
+        except Refusal:
+            self._ledger.count_refusal(principal)
+            raise
+
+    async def _inner(
+        self, principal: Principal, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Refusal:
+            self._limiter.refund("key:" + principal.key_id, principal.rate_limits)
+            raise
+
+
+def _too_many(decision: Decision, *, limit: str, who: str) -> RateLimitExceeded:
+    return RateLimitExceeded(
+        f"Too many requests {who}: the limit is {decision.limit} per window. "
+        f"Come back in {decision.retry_after_seconds:.1f} s.",
+        limit=limit,
+        retry_after_seconds=decision.retry_after_seconds,
+    )
+
+
+def _too_many_at_once(principal: Principal) -> ConcurrencyExceeded:
+    return ConcurrencyExceeded(
+        f"This key has {principal.max_concurrent} requests running, as many as it may have at "
+        "the same time. Wait for one to end.",
+        retry_after_seconds=1.0,
+    )

@@ -1,0 +1,308 @@
+"""The vocabulary every room shares: who asks, what is asked, what was used, how it ended."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from gateway.errors import GatewayError
+
+
+class Operation(Enum):
+    """What a caller may ask of an upstream. `value` is the upstream's path, a constant."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
+    RESPONSES = "/v1/responses"
+    EMBEDDINGS = "/v1/embeddings"
+    RERANK = "/v1/rerank"
+    SCORE = "/v1/score"
+    TOKENIZE = "/tokenize"
+    DETOKENIZE = "/detokenize"
+
+
+class Outcome(Enum):
+    """How an exchange ended; a closed set, used as a metric label."""
+
+    OK = "ok"
+    CLIENT_ERROR = "client_error"
+    REJECTED = "rejected"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """`amount` requests per `window_seconds`."""
+
+    amount: int
+    window_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller. `key_id` is public and stable; the secret is nowhere here.
+
+    `daily_token_quota` and `max_concurrent` are None where there is no limit,
+    `rate_limits` is empty where there is none, `allowed_models` None allows all.
+    """
+
+    key_id: str
+    name: str
+    daily_token_quota: int | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
+    max_concurrent: int | None = None
+    allowed_models: frozenset[str] | None = None
+
+    def may_use(self, model: str) -> bool:
+        return self.allowed_models is None or model in self.allowed_models
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens as the upstream counts them; `is_estimated` where it did not say."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    is_estimated: bool = False
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+NO_USAGE = TokenUsage()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSize:
+    """How long a prompt is before anybody has counted it, in tokens.
+
+    `estimate` is the best cheap guess, `ceiling` a bound it cannot exceed. They are equal
+    where the caller sent token ids, which need no guess.
+    """
+
+    estimate: int
+    ceiling: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model's public name and, where the upstream tells, its context length in tokens."""
+
+    name: str
+    context_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The prober's last word. `reason` says what is wrong and what to do, for people."""
+
+    is_healthy: bool
+    reason: str = ""
+    models: tuple[ServedModel, ...] = ()
+
+
+class ResponseReader(Protocol):
+    """What one streamed answer tells while it passes. Pure: bytes in, bytes out.
+
+    `usage` is what is known so far; `saw_content` turns true at the first content event;
+    `is_complete` when the dialect's terminator has passed.
+    """
+
+    @property
+    def usage(self) -> TokenUsage: ...
+    @property
+    def saw_content(self) -> bool: ...
+    @property
+    def is_complete(self) -> bool: ...
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take one read of the upstream, return what the client is to get (maybe nothing).
+
+        Raises UpstreamFailed when the upstream reports a failure inside the stream; what is
+        to be sent before the error is then in `rescued`.
+        """
+        ...
+
+    @property
+    def rescued(self) -> bytes:
+        """Whole events that stood before the failure and were not returned by `feed`."""
+        ...
+
+    def finish(self) -> bytes:
+        """The upstream closed its answer: the rest for the client.
+
+        Raises UpstreamTruncated if the terminator never came.
+        """
+        ...
+
+
+class InferenceCall(Protocol):
+    """One parsed request, in no dialect: all that dispatch, quota and routing need to know."""
+
+    @property
+    def operation(self) -> Operation: ...
+    @property
+    def model(self) -> str:
+        """The model the caller named; empty where it named none."""
+        ...
+
+    @property
+    def is_stream(self) -> bool: ...
+    @property
+    def is_metered(self) -> bool:
+        """False for calls that cost no tokens (tokenize, detokenize)."""
+        ...
+
+    @property
+    def choices(self) -> int:
+        """How many answers are generated for the one request: prompts x n."""
+        ...
+
+    @property
+    def prompt(self) -> PromptSize: ...
+    @property
+    def output_limit(self) -> int | None:
+        """Output tokens per choice that the request allows; None: as far as the context goes."""
+        ...
+
+    def encode(self, *, model: str, output_limit: int | None) -> bytes:
+        """The body for the upstream: this parse serialised again, and nothing else.
+
+        `output_limit` bounds the output per choice where it is not None.
+        """
+        ...
+
+    def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
+        """Bodies for the upstream's /tokenize that count the prompt exactly; empty: cannot."""
+        ...
+
+    def new_reader(self) -> ResponseReader: ...
+
+    def read_rejection(
+        self, status: int, body: bytes, *, retry_after_seconds: float | None
+    ) -> GatewayError:
+        """What an upstream's answer other than 2xx means to the caller."""
+        ...
+
+    def read_token_count(self, body: bytes) -> int:
+        """The count in /tokenize's answer. Raises UpstreamFailed if there is none."""
+        ...
+
+    def read_answer(self, body: bytes) -> TokenUsage:
+        """Usage of a whole (not streamed) answer. Raises UpstreamFailed if it is no JSON object."""
+        ...
+
+
+class UpstreamAnswer(Protocol):
+    """An upstream's answer whose head has arrived. Closing it before its end aborts the call."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def content_type(self) -> bytes: ...
+    @property
+    def retry_after_seconds(self) -> float | None: ...
+
+    async def read_chunk(self) -> bytes:
+        """All that has arrived since the last call, at least one byte; b"" at the end.
+
+        Raises UpstreamTruncated when the connection ends early, UpstreamTimeout when the
+        upstream is silent for too long, UpstreamFailed when it does not speak HTTP.
+        """
+        ...
+
+    async def read(self, *, limit_bytes: int) -> bytes:
+        """The whole body. Raises UpstreamFailed beyond the limit, and as `read_chunk` does."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back if the answer is complete, cut it otherwise. Idempotent."""
+        ...
+
+
+class Client(Protocol):
+    """Whoever asked, as dispatch sees them: one whole answer, or a stream of chunks."""
+
+    async def answer(self, *, content_type: bytes, body: bytes) -> None:
+        """Send a whole answer, status 200."""
+        ...
+
+    async def send(self, chunk: bytes) -> None:
+        """Send a piece of an event stream, its head before the first. Waits for slow readers."""
+        ...
+
+    async def finish(self, last: bytes) -> None:
+        """Send the last piece and end the stream well."""
+        ...
+
+
+class Exchange:
+    """The facts of one request as they become known. Owned by the observing layer.
+
+    Times are `Clock.monotonic` seconds, None until they happen. `model` and `upstream` are
+    names from configuration or discovery, never a client's text, so they are safe as labels.
+    """
+
+    __slots__ = (
+        "answered_at",
+        "attempts",
+        "bytes_sent",
+        "client_address",
+        "error_code",
+        "first_token_at",
+        "is_stream",
+        "limit",
+        "limit_headers",
+        "method",
+        "model",
+        "outcome",
+        "principal",
+        "queue_seconds",
+        "request_id",
+        "route",
+        "sent_at",
+        "started_at",
+        "status",
+        "trace_headers",
+        "upstream",
+        "usage",
+    )
+
+    def __init__(
+        self, *, request_id: str, method: str, started_at: float, client_address: str
+    ) -> None:
+        self.request_id = request_id
+        self.method = method
+        self.client_address = client_address
+        self.started_at = started_at
+        self.route = "other"
+        self.principal: Principal | None = None
+        self.model = ""
+        self.upstream = ""
+        self.is_stream = False
+        self.status = 0
+        self.outcome: Outcome | None = None
+        self.error_code: str | None = None
+        self.limit: str | None = None
+        self.usage = NO_USAGE
+        self.attempts = 0
+        self.queue_seconds = 0.0
+        self.sent_at: float | None = None
+        self.answered_at: float | None = None
+        self.first_token_at: float | None = None
+        self.bytes_sent = 0
+        self.limit_headers: list[tuple[bytes, bytes]] = []
+        self.trace_headers: list[tuple[bytes, bytes]] = []
+
+    def upstream_headers(self) -> list[tuple[bytes, bytes]]:
+        """What travels on to the upstream besides the body: ids that join logs and traces."""
+        return [(b"x-request-id", self.request_id.encode("ascii")), *self.trace_headers]
+
+    @property
+    def caller(self) -> Principal:
+        """The authenticated caller; only rooms behind `authenticate` ask."""
+        if self.principal is None:
+            raise LookupError("asked for the caller before authentication")
+        return self.principal

@@ -1,0 +1,188 @@
+"""Reading settings: text to values, with a sentence for what does not fit."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import TypeVar, cast
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+Value = TypeVar("Value")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("auto", "json", "console")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that shows itself only when asked; empty means none."""
+
+    _value: str
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+
+ApiKeys = tuple[tuple[str | None, Secret], ...]
+
+
+def off_or(read: Callable[[str], Value]) -> Callable[[str], Value | None]:
+    """`off` for no limit; else what `read` takes."""
+
+    def read_or_off(raw: str) -> Value | None:
+        return None if raw.lower() == "off" else read(raw)
+
+    return read_or_off
+
+
+def optional(read: Callable[[str], Value]) -> Callable[[str], Value | None]:
+    """Empty for none; else what `read` takes."""
+
+    def read_or_none(raw: str) -> Value | None:
+        return read(raw) if raw else None
+
+    return read_or_none
+
+
+def text(raw: str) -> str:
+    return raw
+
+
+def secret(raw: str) -> Secret:
+    if not raw.isascii() or any(c.isspace() for c in raw):
+        raise ValueError("a key is ASCII without spaces")
+    return Secret(raw)
+
+
+def api_keys(raw: str) -> ApiKeys:
+    """`key` and `name=key`, comma-separated."""
+    keys: list[tuple[str | None, Secret]] = []
+    for item in (part.strip() for part in raw.split(",")):
+        if not item:
+            continue
+        name, has_name, key = item.partition("=")
+        if not has_name:
+            name, key = "", item
+        if not key.strip() or (has_name and not name.strip()):
+            raise ValueError("write each key as `key` or `name=key`; one of them is empty")
+        keys.append((name.strip() or None, secret(key.strip())))
+    return tuple(keys)
+
+
+def whole(raw: str) -> int:
+    try:
+        number = int(raw)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+    if number < 0:
+        raise ValueError("must not be negative")
+    return number
+
+
+def count(raw: str) -> int:
+    number = whole(raw)
+    if number == 0:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def tokens(raw: str) -> int:
+    """A whole number of tokens, from 0."""
+    return whole(raw.replace("_", ""))
+
+
+def port(raw: str) -> int:
+    number = whole(raw)
+    if number > 65535:
+        raise ValueError("a port is at most 65535")
+    return number
+
+
+def seconds_or_zero(raw: str) -> float:
+    try:
+        number = float(raw)
+    except ValueError:
+        raise ValueError("must be a number of seconds") from None
+    if not math.isfinite(number) or number < 0:
+        raise ValueError("must be a number of seconds, not negative")
+    return number
+
+
+def seconds(raw: str) -> float:
+    number = seconds_or_zero(raw)
+    if number == 0:
+        raise ValueError("must be more than 0 seconds")
+    return number
+
+
+def ratio(raw: str) -> float:
+    number = seconds_or_zero(raw)
+    if not 0 < number <= 1:
+        raise ValueError("must be above 0 and at most 1")
+    return number
+
+
+def path(raw: str) -> Path:
+    return Path(raw).expanduser()
+
+
+def urls(raw: str) -> tuple[str, ...]:
+    """http(s) URLs of upstreams, without /v1 and without credentials, each once."""
+    found = [part.strip().rstrip("/") for part in raw.split(",") if part.strip()]
+    for url in found:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be http://host:port or https://host:port")
+        if parts.username or parts.password:
+            raise ValueError("must hold no credentials; use VLLM_API_KEY")
+        if parts.query or parts.fragment:
+            raise ValueError("must end with the host or a path prefix")
+        if parts.path.endswith("/v1"):
+            raise ValueError("must not end in /v1; the gateway adds the path")
+        _ = parts.port  # raises ValueError with its own words when out of range
+    if not found or len(set(found)) != len(found):
+        raise ValueError("must name each upstream once, and at least one")
+    return tuple(found)
+
+
+def time_zone(raw: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(raw)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is no IANA time zone; write e.g. UTC or Europe/Berlin") from None
+
+
+def networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    found = []
+    for part in words(raw):
+        try:
+            found.append(ip_network(part, strict=False))
+        except ValueError:
+            raise ValueError(f"'{part}' is no address or network like 10.0.0.0/8") from None
+    return tuple(found)
+
+
+def words(raw: str) -> frozenset[str]:
+    """A comma-separated list; `none` for an empty one where that is not the default."""
+    if raw.lower() == "none":
+        return frozenset()
+    return frozenset(part.strip() for part in raw.split(",") if part.strip())
+
+
+def log_level(raw: str) -> str:
+    if raw.upper() not in LOG_LEVELS:
+        raise ValueError(f"must be one of {', '.join(LOG_LEVELS)}")
+    return raw.upper()
+
+
+def log_format(raw: str) -> str:
+    if raw.lower() not in LOG_FORMATS:
+        raise ValueError(f"must be one of {', '.join(LOG_FORMATS)}")
+    return cast(str, raw.lower())

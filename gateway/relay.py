@@ -1,0 +1,85 @@
+"""The stream between an upstream and a client: no delay, no buffer, every token seen."""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.errors import GatewayError, UpstreamFailed
+from gateway.exchange import NO_USAGE, Client, ResponseReader, TokenUsage, UpstreamAnswer
+
+AFTER_THE_END_SECONDS = 1.0
+
+
+class Meter:
+    """What one exchange has used so far; the reservation looks at it while the stream runs.
+
+    `settle` is told the final word, before a whole answer goes out, so that the headers of
+    that answer already count it.
+    """
+
+    __slots__ = ("_reader", "_settle", "_usage")
+
+    def __init__(self, *, settle: Callable[[TokenUsage], None]) -> None:
+        self._settle = settle
+        self._reader: ResponseReader | None = None
+        self._usage = NO_USAGE
+
+    @property
+    def usage(self) -> TokenUsage:
+        return self._usage if self._reader is None else self._reader.usage
+
+    def follow(self, reader: ResponseReader) -> None:
+        """From now on the stream's own running count."""
+        self._reader = reader
+
+    def conclude(self, usage: TokenUsage) -> None:
+        """The final word, where it is not a stream's own: a whole answer, or an estimate."""
+        self._reader = None
+        self._usage = usage
+        self._settle(usage)
+
+    def close(self) -> TokenUsage:
+        """Settle whatever is known."""
+        self._settle(self.usage)
+        return self.usage
+
+
+async def relay(
+    answer: UpstreamAnswer,
+    *,
+    reader: ResponseReader,
+    client: Client,
+    on_content: Callable[[], None],
+) -> None:
+    """Pass an event stream on, one `send` per read. `on_content` hears of the first token.
+
+    Raises what `read_chunk` and `reader` raise; the client then has whole events and no
+    terminator, so one error event can follow.
+    """
+    awaits_content = True
+    while chunk := await answer.read_chunk():
+        try:
+            events = reader.feed(chunk)
+        except UpstreamFailed:
+            if reader.rescued:
+                await client.send(reader.rescued)
+            raise
+        if awaits_content and reader.saw_content:
+            awaits_content = False
+            on_content()
+        if reader.is_complete:
+            await client.finish(events)
+            await _see_out(answer)
+            return
+        if events:
+            await client.send(events)
+    await client.finish(reader.finish())
+
+
+async def _see_out(answer: UpstreamAnswer) -> None:
+    """After the terminator: let the upstream end its answer, so that the connection is kept."""
+    try:
+        async with asyncio.timeout(AFTER_THE_END_SECONDS):
+            while await answer.read_chunk():
+                pass
+    except (TimeoutError, GatewayError):
+        return  # The client has everything; the connection is closed instead of kept.

@@ -1,0 +1,1 @@
+"""Which upstream answers: what there is, how it fares, and who is picked."""

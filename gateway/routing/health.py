@@ -1,0 +1,67 @@
+"""The prober: asks each upstream how it is, so that recovery needs nobody."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from gateway.routing.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class ProberConfig:
+    """How often to look, in seconds: quickly while something is wrong."""
+
+    healthy_interval_seconds: float = 5.0
+    unhealthy_interval_seconds: float = 1.0
+
+
+class HealthProber:
+    """Owns one background task per upstream from enter to exit.
+
+    `on_change` hears of an upstream whose health or reason differs from before.
+    """
+
+    def __init__(
+        self,
+        upstreams: Sequence[Upstream],
+        *,
+        config: ProberConfig,
+        on_change: Callable[[Upstream], None],
+    ) -> None:
+        self._upstreams = upstreams
+        self._config = config
+        self._on_change = on_change
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._watch(upstream)) for upstream in self._upstreams]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _watch(self, upstream: Upstream) -> None:
+        while True:
+            await self.look(upstream)
+            healthy = upstream.health.is_healthy
+            config = self._config
+            await asyncio.sleep(
+                config.healthy_interval_seconds if healthy else config.unhealthy_interval_seconds
+            )
+
+    async def look(self, upstream: Upstream) -> None:
+        """One probe, taken to heart."""
+        before = upstream.health
+        health = await upstream.probe.check()
+        upstream.learn(health)
+        if (before.is_healthy, before.reason) != (health.is_healthy, health.reason):
+            self._on_change(upstream)

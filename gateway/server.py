@@ -1,0 +1,175 @@
+"""uvicorn, made gentle at the end: signals drain, a second one ends, and the exit code is 0."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any, Protocol
+
+import uvicorn
+
+from gateway.protocol import GatewayProtocol, ServerConfig
+
+SWEEP_TICKS = 3  # uvicorn ticks ten times a second
+SHUTDOWN_SECONDS = 2
+BACKLOG = 2048
+
+
+class PortUnavailable(Exception):
+    """The listening socket cannot be had; the message names the variable and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A second application on a port of its own."""
+
+    app: Any
+    listener: socket.socket
+
+
+class Drainable(Protocol):
+    """What the server asks of the application at the end; see edge/lifecycle.py."""
+
+    @property
+    def is_draining(self) -> bool: ...
+    @property
+    def running(self) -> int: ...
+    def begin_drain(self) -> None: ...
+    async def cut(self) -> None: ...
+
+
+class GatewayServer(uvicorn.Server):
+    """Serves until a signal, then drains.
+
+    First SIGTERM or SIGINT: readiness is withdrawn, new work refused, running calls get
+    `drain_seconds`; what is left then ends with an error event. A second signal does that
+    at once. Either way the application's parts are closed, so that nothing counted is lost.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        application: Drainable,
+        drain_seconds: float,
+        side: Side | None,
+    ) -> None:
+        super().__init__(config)
+        self._side = side
+        self._application = application
+        self._drain_seconds = drain_seconds
+        self._signals = 0
+        self._drain_until = 0.0
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._side is not None:
+            config = uvicorn.Config(self._side.app, **_options(self.config.http_protocol_class))
+            config.load()
+            server = await asyncio.get_running_loop().create_server(
+                partial(
+                    config.http_protocol_class,
+                    config=config,
+                    server_state=self.server_state,
+                    app_state={},
+                ),
+                sock=self._side.listener,
+            )
+            self.servers.append(server)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._signals += 1
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn raises the signal anew when it is done; an orderly end is an exit code of 0."""
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def on_tick(self, counter: int) -> bool:
+        now = asyncio.get_running_loop().time()
+        if counter % SWEEP_TICKS == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, GatewayProtocol):
+                    connection.sweep(now)
+        if self._signals and not self._application.is_draining:
+            self._application.begin_drain()
+            self._drain_until = now + self._drain_seconds
+        if self._signals:
+            is_over = self._application.running == 0 or now >= self._drain_until
+            self.should_exit = is_over or self._signals > 1
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        with contextlib.suppress(TimeoutError):
+            await self._application.cut()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The listening socket. Raises PortUnavailable."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as cause:
+        raise PortUnavailable(
+            f"GATEWAY_HOST={host} GATEWAY_PORT={port}: cannot listen there ({cause.strerror}). "
+            "Stop what uses the port, or choose another."
+        ) from cause
+
+
+def serve(
+    app: Any,
+    *,
+    application: Drainable,
+    config: ServerConfig,
+    listener: socket.socket,
+    side: Side | None = None,
+) -> bool:
+    """Run until the end. True if it started and ended in good order."""
+
+    class BoundedProtocol(GatewayProtocol):
+        limits = config
+
+    server = GatewayServer(
+        uvicorn.Config(
+            app,
+            lifespan="on",
+            timeout_keep_alive=config.keepalive_seconds,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            **_options(BoundedProtocol),
+        ),
+        application=application,
+        drain_seconds=config.drain_seconds,
+        side=side,
+    )
+    # What uvicorn says at lower levels, the application says better or the client is told.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:
+        return False
+    return server.started
+
+
+def _options(protocol: type[asyncio.Protocol]) -> dict[str, Any]:
+    return {
+        "http": protocol,
+        "loop": "uvloop",
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "date_header": False,
+        "proxy_headers": False,
+    }

@@ -1,0 +1,1 @@
+"""What operators see: one log line, one set of metrics and one span per request."""

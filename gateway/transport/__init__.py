@@ -1,0 +1,1 @@
+"""Bytes to an upstream and back; what vendors raise becomes ours here."""

@@ -1,0 +1,73 @@
+"""Probes over httpx2: is the upstream well, and which models does it serve."""
+
+from typing import Any
+
+import httpx2
+
+from gateway.exchange import Health, ServedModel
+
+SILENT_PROBES_MAX = 3
+
+
+class HttpProbe:
+    """GET /health, then GET /v1/models with the upstream's key.
+
+    A refused connection or a 503 counts at once; silence counts after three probes in a row,
+    since a vLLM that is busy loading a batch may be slow to say that it is well.
+    """
+
+    def __init__(self, *, url: str, client: httpx2.AsyncClient, api_key: str | None) -> None:
+        self._url = url.rstrip("/")
+        self._client = client
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._silent_probes = 0
+        self._last = Health(is_healthy=False, reason="not asked yet")
+
+    async def check(self) -> Health:
+        """Never raises for what the upstream does; the reason says what an operator can do."""
+        try:
+            self._last = await self._ask()
+            self._silent_probes = 0
+        except httpx2.TimeoutException:
+            self._silent_probes += 1
+            if self._silent_probes >= SILENT_PROBES_MAX or not self._last.is_healthy:
+                self._last = Health(is_healthy=False, reason=f"{self._url} does not answer in time")
+        except httpx2.HTTPError:
+            self._last = Health(
+                is_healthy=False,
+                reason=f"nothing answers at {self._url}: start vLLM there (make vllm, "
+                "make vllm-cpu or make sim) or set VLLM_URL",
+            )
+        return self._last
+
+    async def _ask(self) -> Health:
+        health = await self._client.get(f"{self._url}/health", headers=self._headers)
+        if health.status_code >= 500:
+            reason = f"{self._url}/health says {health.status_code}: its engine is not running"
+            return Health(is_healthy=False, reason=reason)
+        listing = await self._client.get(f"{self._url}/v1/models", headers=self._headers)
+        if listing.status_code in (401, 403):
+            reason = f"{self._url} refuses our key: VLLM_API_KEY must be vLLM's --api-key"
+            return Health(is_healthy=False, reason=reason)
+        models = _models(listing)
+        if not models:
+            reason = f"{self._url}/v1/models lists no model (status {listing.status_code})"
+            return Health(is_healthy=False, reason=reason)
+        return Health(is_healthy=True, models=models)
+
+
+def _models(listing: httpx2.Response) -> tuple[ServedModel, ...]:
+    """The models of an OpenAI listing; `max_model_len` is vLLM's own addition to it."""
+    try:
+        document = listing.json()
+    except ValueError:
+        return ()
+    entries: Any = document.get("data") if isinstance(document, dict) else None
+    models = []
+    for entry in entries if isinstance(entries, list) else []:
+        name = entry.get("id") if isinstance(entry, dict) else None
+        if isinstance(name, str) and name:
+            length = entry.get("max_model_len")
+            known = isinstance(length, int) and length > 0
+            models.append(ServedModel(name=name, context_tokens=length if known else None))
+    return tuple(models)

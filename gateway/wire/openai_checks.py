@@ -1,0 +1,87 @@
+"""Typed reading of request fields: the right type, or a 400 that names the parameter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The fields of a request, or of the object `within` it. Null reads as absent, as in vLLM."""
+
+    values: Mapping[str, object]
+    within: str = ""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def text(self, name: str) -> str:
+        value = self.values.get(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise self._wrong(name, "a string")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.values.get(name)
+        if value is None or value is False:
+            return False
+        if value is not True:
+            raise self._wrong(name, "true or false")
+        return True
+
+    def integer(self, name: str, *, least: int, most: int = 2**31 - 1) -> int | None:
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if type(value) is not int:
+            raise self._wrong(name, "an integer")
+        if not least <= value <= most:
+            raise InvalidRequest(
+                f"{self._path(name)!r} must be between {least} and {most}.", param=self._path(name)
+            )
+        return value
+
+    def object(self, name: str) -> Mapping[str, object]:
+        value = self.values.get(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self._wrong(name, "an object")
+        return value
+
+    def require_objects(self, name: str) -> None:
+        value = self.values.get(name)
+        if not isinstance(value, list) or not value or set(map(type, value)) != {dict}:
+            raise self._wrong(name, "a list of objects, and not empty")
+
+    def require_input(self) -> None:
+        """The `input` of /v1/responses, which must be answered while the caller waits."""
+        if self.flag("background"):
+            raise InvalidRequest(
+                "Answers in the background are not offered: nobody would count their tokens.",
+                code="unsupported_parameter",
+                param="background",
+            )
+        if not isinstance(self.values.get("input"), str):
+            self.require_objects("input")
+
+    def holds_conversation(self) -> bool:
+        """True for vLLM's embeddings of one conversation or of a list of them."""
+        value = self.values.get("messages", self.values.get("input"))
+        for _ in range(2):
+            value = value[0] if isinstance(value, list) and value else value
+        return isinstance(value, dict)
+
+    def _wrong(self, name: str, expected: str) -> InvalidRequest:
+        is_missing = self.values.get(name) is None
+        return InvalidRequest(
+            f"{self._path(name)!r} must be {expected}.",
+            code="missing_required_parameter" if is_missing else "invalid_type",
+            param=self._path(name),
+        )
+
+    def _path(self, name: str) -> str:
+        return f"{self.within}.{name}" if self.within else name

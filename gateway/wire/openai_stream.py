@@ -1,0 +1,189 @@
+"""A streamed chat or completions answer: passed byte for byte, counted on the way."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.errors import UpstreamFailed, UpstreamTruncated
+from gateway.exchange import TokenUsage
+from gateway.wire.openai_errors import stream_failure
+from gateway.wire.openai_running import RunningUsage
+from gateway.wire.openai_usage import as_object, read_usage
+from gateway.wire.sse import EventSplitter, data_of
+
+# The running usage of an event, with one level of details inside. Inside a JSON string every
+# quote is escaped, so `,"usage":{` can only be a key of an object: whatever a model writes, it
+# writes `,\"usage\":{`. vLLM's events have no other key of this name that holds an object.
+_USAGE_KEY: Final = b',"usage":{'
+_USAGE: Final = re.compile(rb',\s?"usage":\s?\{[^{}\r\n]*(?:\{[^{}\r\n]*\}[^{}\r\n]*)*\}')
+
+_DONE: Final = b"[DONE]"
+_ERROR: Final = b'"error"'
+_NO_CHOICES: Final = b'"choices":[]'
+
+_CONTENT_KEYS: Final = ("content", "reasoning", "reasoning_content", "tool_calls", "function_call")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWishes:
+    """Which usage the client asked to see; the gateway itself asks for all of it."""
+
+    include_usage: bool = False
+    continuous_usage: bool = False
+
+
+class OpenAIStreamReader:
+    """A ResponseReader for the events of /v1/chat/completions and /v1/completions.
+
+    A read of whole events that all count the same single choice, the ordinary case, is searched
+    instead of parsed; `_walk` reads everything else event by event. Both give the same bytes.
+    """
+
+    __slots__ = (
+        "_events",
+        "_is_complete",
+        "_is_over",
+        "_may_search",
+        "_rescued",
+        "_running",
+        "_saw_content",
+        "_wishes",
+    )
+
+    def __init__(
+        self, *, choices_per_prompt: int, choices: int, prompt_tokens: int, wishes: StreamWishes
+    ) -> None:
+        self._events = EventSplitter()
+        self._running = RunningUsage(
+            choices_per_prompt=choices_per_prompt, choices=choices, prompt_tokens=prompt_tokens
+        )
+        self._wishes = wishes
+        self._may_search = False
+        self._saw_content = False
+        self._is_complete = False
+        self._is_over = False
+        self._rescued = b""
+
+    @property
+    def usage(self) -> TokenUsage:
+        return self._running.as_usage()
+
+    @property
+    def saw_content(self) -> bool:
+        return self._saw_content
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
+
+    @property
+    def rescued(self) -> bytes:
+        return self._rescued
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._may_search and not self._events.held:
+            usage_at = chunk.rfind(_USAGE_KEY)
+            if usage_at > 0 and _is_ordinary(chunk, usage_at):
+                return self._search(chunk, usage_at)
+        return self._walk(chunk)
+
+    def finish(self) -> bytes:
+        if self._is_complete:
+            return b""
+        if not self._is_over and bytes(self._events.held).strip() == b"data: [DONE]":
+            self._is_complete = True
+            return b"data: [DONE]\n\n"
+        raise UpstreamTruncated("The upstream closed its answer before the end.")
+
+    def _search(self, chunk: bytes, usage_at: int) -> bytes:
+        """Note the last count of an ordinary read, and cut out all of them."""
+        last = _USAGE.match(chunk, usage_at)
+        if last is None:
+            return self._walk(chunk)
+        usage_ends = last.end()
+        self._running.advance(as_object(chunk[usage_at + 9 : usage_ends]).get("completion_tokens"))
+        if self._wishes.continuous_usage:
+            return chunk
+        if chunk.find(_USAGE_KEY) == usage_at:
+            return chunk[:usage_at] + chunk[usage_ends:]
+        return _USAGE.sub(b"", chunk)
+
+    def _walk(self, chunk: bytes) -> bytes:
+        if self._is_over:
+            return b""
+        passed: list[bytes] = []
+        try:
+            for event in self._events.feed(chunk):
+                passed.append(self._read(event))
+                if self._is_over:
+                    break
+            self._events.require_bounded()
+        except UpstreamFailed:
+            self._end()
+            self._rescued = b"".join(passed)
+            raise
+        return b"".join(passed)
+
+    def _read(self, event: bytes) -> bytes:
+        """What the client gets of one event."""
+        data = data_of(event)
+        if data is None:
+            return event
+        if data.strip() == _DONE:
+            self._is_complete = True
+            self._end()
+            return event
+        fields = as_object(data)
+        if fields.get("error"):
+            raise stream_failure(fields["error"])
+        return self._count(event, fields.get("choices"), fields.get("usage"))
+
+    def _count(self, event: bytes, choices: object, usage: object) -> bytes:
+        self._running.begin()
+        reported = read_usage(usage)
+        if not isinstance(choices, list) or not choices:
+            if reported is None:
+                return event
+            self._running.settle(reported)
+            return event if self._wishes.include_usage else b""
+
+        has_content = any(map(_has_content, choices))
+        if has_content:
+            self._saw_content = True
+        if reported is not None:
+            self._running.report(_index_of(choices[0]), reported)
+            self._may_search = self._saw_content and self._running.can_advance
+        elif has_content:
+            self._running.count_unreported()
+        if usage is None or self._wishes.continuous_usage:
+            return event
+        return _USAGE.sub(b"", event)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._may_search = False
+
+
+def _is_ordinary(chunk: bytes, usage_at: int) -> bool:
+    """True where a read holds whole events and neither a terminator, an error nor a final count.
+
+    A text that merely looks like one of these costs time and nothing else.
+    """
+    if not chunk.endswith(b"\n\n") or _ERROR in chunk or chunk[usage_at - 2 : usage_at] == b"[]":
+        return False
+    if chunk.find(b"\n") == len(chunk) - 2:
+        return chunk.startswith(b"data: {")
+    return b"\r" not in chunk and _DONE not in chunk and _NO_CHOICES not in chunk
+
+
+def _has_content(choice: object) -> bool:
+    if not isinstance(choice, dict):
+        return False
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        return any(delta.get(key) for key in _CONTENT_KEYS)
+    return bool(choice.get("text"))
+
+
+def _index_of(choice: object) -> object:
+    return choice.get("index", 0) if isinstance(choice, dict) else None

@@ -1,0 +1,79 @@
+"""Token counts as an upstream reports them: believed where they are believable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+from gateway.errors import UpstreamFailed
+from gateway.exchange import TokenUsage
+
+# No engine counts beyond this in one answer; a larger number is a fault, not a fact.
+MOST_TOKENS: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedUsage:
+    """One `usage` object; None where it says nothing believable."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+def read_usage(value: object) -> ReportedUsage | None:
+    """Read a `usage` object in the words of chat and completions, or in those of responses."""
+    if not isinstance(value, dict):
+        return None
+    if "input_tokens" in value:
+        return ReportedUsage(_count(value["input_tokens"]), _count(value.get("output_tokens")))
+    if "prompt_tokens" in value:
+        return ReportedUsage(_count(value["prompt_tokens"]), _count(value.get("completion_tokens")))
+    return None
+
+
+def read_answer(body: bytes, *, otherwise: TokenUsage) -> TokenUsage:
+    """Usage of a whole answer, `otherwise` filling in what it does not say.
+
+    Raises UpstreamFailed if the body is no JSON object: nothing to pass on.
+    """
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise UpstreamFailed("The upstream's answer is no JSON.") from None
+    if not isinstance(answer, dict):
+        raise UpstreamFailed("The upstream's answer is no JSON object.")
+    return _complete(read_usage(answer.get("usage")), otherwise)
+
+
+def read_token_count(body: bytes) -> int:
+    """The `count` in /tokenize's answer. Raises UpstreamFailed if there is none to believe."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise UpstreamFailed("The upstream's count of the prompt is no JSON.") from None
+    count = _count(answer.get("count")) if isinstance(answer, dict) else None
+    if count is None:
+        raise UpstreamFailed("The upstream did not count the prompt.")
+    return count
+
+
+def _complete(reported: ReportedUsage | None, otherwise: TokenUsage) -> TokenUsage:
+    if reported is None or reported.input_tokens is None:
+        return otherwise
+    if reported.output_tokens is not None:
+        return TokenUsage(reported.input_tokens, reported.output_tokens)
+    return TokenUsage(reported.input_tokens, otherwise.output_tokens, otherwise.output_tokens > 0)
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
+def as_object(document: bytes) -> Mapping[str, object]:
+    """The JSON object that `document` holds; an empty one where it holds something else."""
+    try:
+        value = orjson.loads(document)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

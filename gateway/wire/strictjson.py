@@ -1,0 +1,115 @@
+"""Strict JSON: a body means one thing to every reader, or it is refused.
+
+What is refused beyond RFC 8259: duplicate keys, a byte order mark, lone surrogates, NaN and
+Infinity, numbers that a float or 64 bits cannot hold, and nesting beyond MAX_DEPTH.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+import orjson
+
+from gateway.errors import InvalidRequest
+
+MAX_DEPTH: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StrictObject:
+    """A JSON object, parsed, and the only bytes that spell it (`canonical`)."""
+
+    fields: dict[str, object]
+    canonical: bytes
+
+
+def parse_object(body: bytes) -> StrictObject:
+    """Parse `body`. Raises InvalidRequest (`invalid_json`) unless it is one strict JSON object.
+
+    orjson refuses all of the above but two: of duplicate keys it keeps the last, and integers
+    over 64 bits become floats. Both leave a trace in what it serialises again, so that the
+    slow exact check is needed only where a trace may be hidden.
+    """
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        reason = f"{error.msg} (line {error.lineno}, column {error.colno})"
+        raise _invalid(f"The request body is not valid JSON: {reason}.") from None
+    if type(fields) is not dict:
+        raise _invalid("The request body must be a JSON object.")
+
+    _require_depth(fields, body)
+    canonical = orjson.dumps(fields)
+    if canonical != body and not _lost_nothing(body, canonical):
+        _require_exactness(body)
+    return StrictObject(fields, canonical)
+
+
+def _invalid(message: str) -> InvalidRequest:
+    return InvalidRequest(message, code="invalid_json")
+
+
+def _require_depth(fields: dict[str, object], body: bytes) -> None:
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return
+    level: list[object] = [fields]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else _items(node))
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return
+    raise _invalid(f"The request body is nested deeper than {MAX_DEPTH} levels.")
+
+
+def _items(node: object) -> Sequence[object]:
+    return node if isinstance(node, list) else ()
+
+
+def _lost_nothing(body: bytes, canonical: bytes) -> bool:
+    """True where two counts prove that `canonical` says all that `body` said.
+
+    Every key has its colon and only an escape can add one, so equal numbers of colons mean
+    that no key was dropped. An integer over 64 bits became a float of 1e18 or more, and orjson
+    writes those with a positive exponent; a text that holds "e+" merely pays for the exact check.
+    """
+    return (
+        body.count(b":") == canonical.count(b":")
+        and b"\\u003" not in body
+        and b"e+" not in canonical
+    )
+
+
+def _require_exactness(body: bytes) -> None:
+    # orjson has accepted the grammar and bounded the depth: nothing here can recurse away.
+    _EXACT.decode(body.decode("utf-8"))
+
+
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
+    if len(pairs) == len(dict(pairs)):
+        return
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise _invalid(f"The request body has the key {key[:100]!r} twice in one object.")
+        seen.add(key)
+
+
+def _refuse_big_integers(digits: str) -> None:
+    if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:
+        raise _invalid("The request body has an integer that does not fit into 64 bits.")
+
+
+def _refuse_constants(word: str) -> NoReturn:
+    raise _invalid(f"The request body has {word}, which is no JSON.")
+
+
+_EXACT: Final = json.JSONDecoder(
+    object_pairs_hook=_refuse_duplicates,
+    parse_int=_refuse_big_integers,
+    parse_constant=_refuse_constants,
+)

@@ -1,0 +1,1 @@
+"""Tools beside the gateway: launchers, watchdog, load test, simulator."""

@@ -1,0 +1,40 @@
+"""Runs the simulator from the command line until it is told to stop."""
+
+import asyncio
+import os
+import signal
+import sys
+
+from scripts.simulator.config import SimulatorConfig, from_arguments
+from scripts.simulator.simulator import Simulator
+
+try:
+    from uvloop import run
+except ImportError:
+    from asyncio import run  # type: ignore[assignment]  # uvloop's takes one argument more
+
+
+def main() -> None:
+    """Exit 0 on SIGTERM and SIGINT, 2 on a bad argument, 1 when told to die."""
+    config = from_arguments(sys.argv[1:], os.environ)
+    run(serve(config))
+
+
+async def serve(config: SimulatorConfig) -> None:
+    """Serve until a signal comes."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with Simulator(config, die=_exit_at_once) as simulator:
+        models = ", ".join((*config.models, *config.embedding_models))
+        print(f"simulator serving {models} on {simulator.url}", flush=True)
+        await stopped.wait()
+
+
+def _exit_at_once() -> None:
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Fakes: stand-ins that keep the promises of the ports they replace."""
