@@ -53,6 +53,10 @@ NO_KEYS = (
 )
 
 
+class StartupFault(Exception):
+    """The application cannot start; the message names the variable and the cure."""
+
+
 class Application:
     """Every part of one gateway process: cold until its lifespan opens them, in order.
 
@@ -93,7 +97,7 @@ class Application:
         async with AsyncExitStack() as opened:
             try:
                 await self._open(opened)
-            except DatabaseUnusable as fault:
+            except (DatabaseUnusable, StartupFault) as fault:
                 self._log.critical("cannot start", fault=str(fault))
                 await send({"type": "lifespan.startup.failed", "message": str(fault)})
                 return
@@ -107,7 +111,7 @@ class Application:
         await opened.enter_async_context(self._journal)
         await opened.enter_async_context(self._keys)
         if len(self._keys.ring) == 0:
-            raise DatabaseUnusable(NO_KEYS)
+            raise StartupFault(NO_KEYS)
         await opened.enter_async_context(self._probe_client)
         for transport in self._transports:
             await opened.enter_async_context(transport)
@@ -125,7 +129,9 @@ class Application:
             book=self._ledger,
             calendar=calendar,
             clock=self._clock,
-            on_failure=partial(self._trouble, "usage does not reach the disk; it is kept in memory"),
+            on_failure=partial(
+                self._trouble, "usage does not reach the disk; it is kept in memory"
+            ),
             on_recovery=partial(self._recovery, "usage reaches the disk again"),
         )
 
@@ -137,7 +143,9 @@ class Application:
             clock=self._clock,
             defaults=settings.key_defaults,
             static=static_entries(secrets, defaults=settings.key_defaults),
-            on_failure=partial(self._trouble, "the key store cannot be read; known keys stay valid"),
+            on_failure=partial(
+                self._trouble, "the key store cannot be read; known keys stay valid"
+            ),
             on_recovery=partial(self._recovery, "the key store can be read again"),
         )
 
@@ -238,7 +246,7 @@ class Application:
     def _observed(self, app: ASGIApp) -> ASGIApp:
         app = Rescue(
             app,
-            dialect_of=lambda path: self._dialect,
+            dialect=self._dialect,
             limit_headers=self._limit_headers,
             on_fault=self._fault,
         )

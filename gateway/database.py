@@ -108,7 +108,7 @@ def prepare(path: Path, *, verify: bool = False) -> None:
     """
     with _explained(path):
         _create(path)
-        with closing(_connect(path.as_uri(), BUSY_SECONDS)) as connection:
+        with closing(_connect(path)) as connection:
             if verify:
                 _quick_check(connection, path)
             _migrate(connection, path)
@@ -118,9 +118,9 @@ def prepare(path: Path, *, verify: bool = False) -> None:
 def writer(path: Path) -> Iterator[sqlite3.Connection]:
     """One transaction that commits when the block ends well. Raises DatabaseUnusable."""
     prepare(path)
-    with _explained(path), closing(_connect(path.as_uri(), BUSY_SECONDS)) as connection:
+    with _explained(path), closing(_connect(path)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
-        with _transaction(connection):
+        with _transaction(connection, "IMMEDIATE"):
             yield connection
 
 
@@ -133,8 +133,7 @@ def reader(path: Path) -> Iterator[sqlite3.Connection]:
             cause="there is no such file",
             cure="Start the gateway or create a key first, or correct the path",
         )
-    uri = f"{path.as_uri()}?mode=ro"
-    with _explained(path), closing(_connect(uri, BUSY_SECONDS)) as connection:
+    with _explained(path), closing(_connect(path, "?mode=ro")) as connection:
         connection.execute("BEGIN")
         if _version(connection, path) < len(MIGRATIONS):
             raise DatabaseUnusable(
@@ -143,8 +142,9 @@ def reader(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _connect(uri: str, timeout_seconds: float) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=timeout_seconds, isolation_level=None)
+def _connect(path: Path, options: str = "") -> sqlite3.Connection:
+    uri = path.absolute().as_uri() + options
+    return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
 
 
 def _create(path: Path) -> None:
@@ -164,10 +164,12 @@ def _quick_check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    _version(connection, path)
+    # Nothing is changed before it is certain that the file is ours.
+    with _transaction(connection, "DEFERRED"):
+        _version(connection, path)
     _write_ahead(connection)
     # Writers take turns here, so of two that come first only one creates the tables.
-    with _transaction(connection):
+    with _transaction(connection, "IMMEDIATE"):
         version = _version(connection, path)
         for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
             for statement in statements:
@@ -207,8 +209,8 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    connection.execute(f"BEGIN {kind}")
     try:
         yield
         connection.execute("COMMIT")

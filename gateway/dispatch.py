@@ -79,7 +79,9 @@ class Dispatcher:
                     meter.conclude(TokenUsage(demand.input_tokens, is_estimated=True))
                 raise
             finally:
-                exchange.usage = meter.close()
+                # What was never sent costs nothing and counts as no request.
+                if exchange.sent_at is not None:
+                    exchange.usage = meter.close()
 
     async def _converse(
         self, call: InferenceCall, body: bytes, meter: Meter, exchange: Exchange, client: Client

@@ -42,7 +42,7 @@ class ErrorKind(Enum):
     NOT_FOUND = "not_found"
     TOO_LARGE = "too_large"
     RATE_LIMIT = "rate_limit"
-    TOKEN_LIMIT = "token_limit"
+    TOKEN_LIMIT = "token_limit"  # noqa: S105 - tokens of a model, no password
     QUOTA = "quota"
     OVERLOADED = "overloaded"
     TIMEOUT = "timeout"

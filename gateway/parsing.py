@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -70,8 +70,9 @@ def api_keys(raw: str) -> ApiKeys:
         name, has_name, key = item.partition("=")
         if not has_name:
             name, key = "", item
-        if not key.strip() or (has_name and not name.strip()):
-            raise ValueError("write each key as `key` or `name=key`; one of them is empty")
+        elif not key.strip("= ") or not name.strip():
+            # `abc==` may be a name without a key, or a key in base64: never guess.
+            raise ValueError("write each key as `key` or `name=key`, one ending in = with its name")
         keys.append((name.strip() or None, secret(key.strip())))
     return tuple(keys)
 
@@ -185,4 +186,4 @@ def log_level(raw: str) -> str:
 def log_format(raw: str) -> str:
     if raw.lower() not in LOG_FORMATS:
         raise ValueError(f"must be one of {', '.join(LOG_FORMATS)}")
-    return cast(str, raw.lower())
+    return raw.lower()

@@ -286,10 +286,13 @@ def _refusal_response(refusal: _Refused) -> bytes:
         "code": "bad_http",
     }
     body = json.dumps({"error": error}).encode()
-    return b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (
-        STATUS_LINE[refusal.status],
-        len(body),
-        body,
+    return (
+        b"%bcontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        % (
+            STATUS_LINE[refusal.status],
+            len(body),
+            body,
+        )
     )
 
 

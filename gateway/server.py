@@ -55,12 +55,14 @@ class GatewayServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         *,
+        protocol: type[GatewayProtocol],
         application: Drainable,
         drain_seconds: float,
         side: Side | None,
     ) -> None:
         super().__init__(config)
         self._side = side
+        self._protocol = protocol
         self._application = application
         self._drain_seconds = drain_seconds
         self._signals = 0
@@ -69,11 +71,11 @@ class GatewayServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._side is not None:
-            config = uvicorn.Config(self._side.app, **_options(self.config.http_protocol_class))
+            config = uvicorn.Config(self._side.app, **_options(self._protocol))
             config.load()
             server = await asyncio.get_running_loop().create_server(
                 partial(
-                    config.http_protocol_class,
+                    self._protocol,
                     config=config,
                     server_state=self.server_state,
                     app_state={},
@@ -149,6 +151,7 @@ def serve(
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             **_options(BoundedProtocol),
         ),
+        protocol=BoundedProtocol,
         application=application,
         drain_seconds=config.drain_seconds,
         side=side,

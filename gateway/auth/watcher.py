@@ -30,8 +30,8 @@ class KeyWatcher:
         defaults: KeyDefaults,
         static: tuple[KeyEntry, ...] = (),
         poll_seconds: float = 0.5,
-        on_failure: Callable[[Exception], None] = lambda error: None,
-        on_recovery: Callable[[Exception], None] = lambda error: None,
+        on_failure: Callable[[Exception], None] = lambda _: None,
+        on_recovery: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._clock = clock

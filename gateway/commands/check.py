@@ -29,7 +29,7 @@ def _key_faults(settings: Settings) -> Iterator[str]:
         yield f"GATEWAY_API_KEYS: {fault}"
     if settings.journal.path.exists():
         try:
-            stored = len(KeyStore(path=settings.journal.path, clock=SystemClock()).list())
+            stored = len(KeyStore(path=settings.journal.path, clock=SystemClock()).records())
         except DatabaseUnusable as fault:
             yield str(fault)
     if not secrets and not stored:

@@ -44,6 +44,7 @@ class _Keys:
 
     def create(
         self,
+        *,
         name: Annotated[str, typer.Option(help="Who or what the key is for.")],
         daily_tokens: Annotated[str, typer.Option(help=_LIMIT_HELP)] = "default",
         rpm: Annotated[str, typer.Option(help=f"Requests per minute. {_LIMIT_HELP}")] = "default",

@@ -27,7 +27,7 @@ class Authenticate:
 
 def _token(scope: Scope) -> bytes:
     """The one credential of a request. Raises AuthenticationFailed for none and for several."""
-    offered = set()
+    offered: set[bytes] = set()
     for name, value in scope["headers"]:
         if name == b"authorization":
             if value[:7].lower() != BEARER:

@@ -1,6 +1,6 @@
 """Reading a request body once, bounded."""
 
-from gateway.edge.asgi import Receive, Scope
+from gateway.edge.asgi import Message, Receive, Scope
 from gateway.errors import ClientDisconnected, InvalidRequest, RequestTooLarge, UnsupportedMediaType
 
 
@@ -12,32 +12,26 @@ async def read_json_body(scope: Scope, receive: Receive, *, limit_bytes: int | N
     """
     _judge_headers(scope, limit_bytes)
     message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        if limit_bytes is not None and len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
-    else:
-        body = await _read_on(message, receive, limit_bytes)
+    body = await _read_on(message, receive, limit_bytes)
     if not body:
         raise InvalidRequest("The request has no body; send a JSON object.", code="invalid_json")
     return body
 
 
-async def _read_on(message: dict[str, object], receive: Receive, limit_bytes: int | None) -> bytes:
+async def _read_on(message: Message, receive: Receive, limit_bytes: int | None) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
         if message["type"] == "http.disconnect":
             raise ClientDisconnected("The client left while sending its request.")
-        part = message.get("body", b"")
-        assert isinstance(part, bytes)
+        part: bytes = message.get("body", b"")
         parts.append(part)
         size += len(part)
         if limit_bytes is not None and size > limit_bytes:
             raise _too_large(limit_bytes)
         if not message.get("more_body", False):
-            return b"".join(parts)
-        message = dict(await receive())
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        message = await receive()
 
 
 def _judge_headers(scope: Scope, limit_bytes: int | None) -> None:

@@ -42,9 +42,7 @@ class AsgiClient:
     async def answer(self, *, content_type: bytes, body: bytes) -> None:
         self.is_finished = True
         headers = self._limit_headers(self._exchange)
-        await respond(
-            self._send, status=200, body=body, content_type=content_type, headers=headers
-        )
+        await respond(self._send, status=200, body=body, content_type=content_type, headers=headers)
 
     async def send(self, chunk: bytes) -> None:
         if not self._has_begun:

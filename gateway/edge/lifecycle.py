@@ -15,6 +15,8 @@ class Lifecycle:
     def __init__(self) -> None:
         self.is_draining = False
         self._running: set[Interruption] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def running(self) -> int:
@@ -27,17 +29,22 @@ class Lifecycle:
 
     def enter(self, interruption: Interruption) -> None:
         self._running.add(interruption)
+        self._idle.clear()
 
     def leave(self, interruption: Interruption) -> None:
         self._running.discard(interruption)
+        if not self._running:
+            self._idle.set()
 
     def begin_drain(self) -> None:
         self.is_draining = True
 
     async def cut(self, *, grace_seconds: float = 1.0) -> None:
-        """End what still runs with an error event, and give it a moment to unwind."""
+        """End what still runs with an error event, and give it a moment to unwind.
+
+        Raises TimeoutError if something does not.
+        """
         for interruption in list(self._running):
             interruption.interrupt(Draining("The gateway was shut down before the answer ended."))
         async with asyncio.timeout(grace_seconds):
-            while self._running:
-                await asyncio.sleep(0.01)
+            await self._idle.wait()

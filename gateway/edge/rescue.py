@@ -10,7 +10,7 @@ from gateway.wire.dialect import Dialect
 
 
 class Rescue:
-    """A GatewayError becomes an answer in the dialect of the path.
+    """A GatewayError becomes an answer in the dialect.
 
     Once the response has begun no other is started: an event stream gets the dialect's error
     event, and returning without the end makes the server cut the connection, so that the
@@ -21,12 +21,12 @@ class Rescue:
         self,
         app: ASGIApp,
         *,
-        dialect_of: Callable[[str], Dialect],
+        dialect: Dialect,
         limit_headers: LimitHeaders,
         on_fault: Callable[[Exchange, Exception], None],
     ) -> None:
         self._app = app
-        self._dialect_of = dialect_of
+        self._dialect = dialect
         self._limit_headers = limit_headers
         self._on_fault = on_fault
 
@@ -38,19 +38,21 @@ class Rescue:
         try:
             await self._app(scope, receive, send)
         except GatewayError as error:
-            await self._answer(error, exchange, scope["path"], send)
+            await self._answer(error, exchange, send)
         except Exception as fault:
             self._on_fault(exchange, fault)
-            error = InternalError(f"Internal error; the gateway's log has it as {exchange.request_id}.")
-            await self._answer(error, exchange, scope["path"], send)
+            internal = InternalError(
+                f"Internal error; the gateway's log has it as {exchange.request_id}."
+            )
+            await self._answer(internal, exchange, send)
 
-    async def _answer(self, error: GatewayError, exchange: Exchange, path: str, send: Send) -> None:
+    async def _answer(self, error: GatewayError, exchange: Exchange, send: Send) -> None:
         has_begun = exchange.status != 0
         exchange.error_code = error.code
         exchange.outcome = _outcome(error, has_begun=has_begun)
         if isinstance(error, Refusal):
             exchange.limit = error.limit
-        dialect = self._dialect_of(path)
+        dialect = self._dialect
         if isinstance(error, ClientDisconnected):
             exchange.status = exchange.status or error.status
         elif not has_begun:

@@ -1,7 +1,6 @@
 """Journal: the ledger's counts on disk, written behind its back and never in its way."""
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
@@ -77,8 +76,8 @@ class Journal:
         book: Book,
         calendar: QuotaCalendar,
         clock: Clock,
-        on_failure: Callable[[Exception], None] = lambda error: None,
-        on_recovery: Callable[[Exception], None] = lambda error: None,
+        on_failure: Callable[[Exception], None] = lambda _: None,
+        on_recovery: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._path = config.path.absolute()
@@ -174,11 +173,16 @@ class Journal:
         await task
         with suppress(TimeoutError):
             async with asyncio.timeout(self._config.close_seconds):
-                while not await self.flush():
-                    await asyncio.sleep(self._config.flush_seconds)
+                await self._flush_at_last()
         if self._pending:
             cause = f"{len(self._pending)} rows of usage were not written: {self.last_error}"
             self._on_failure(UsageLost(cause))
+
+    async def _flush_at_last(self) -> None:
+        while True:
+            if await self.flush():
+                return
+            await asyncio.sleep(self._config.flush_seconds)
 
     async def _write(self) -> None:
         today = self._calendar.today().date
@@ -247,7 +251,7 @@ def _recorded(path: Path, today: date) -> tuple[UsageRow, ...]:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino

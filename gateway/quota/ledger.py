@@ -70,7 +70,8 @@ class Reservation(Protocol):
 
     `progress` charges what has been used so far: monotone, at once, and visible to the
     journal. `follow` makes every flush of the journal ask and do that, so that a stream need
-    not report each of its events. `settle` charges the final count, once, also where that is below the progress.
+    not report each of its events. `settle` charges the final count, once, also where that is
+    below the progress.
     Leaving the block without `settle` keeps the progress charged, if there was any, and
     otherwise charges nothing and counts no request. What is still held is then given back.
     """

@@ -16,7 +16,8 @@ def sole_gateway(path: Path) -> Iterator[None]:
     Two gateways on one file would each count to the full quota and overwrite the other's
     counts. Raises DatabaseUnusable if another gateway holds the lock.
     """
-    lock_path = path.with_name(f"{path.name}.lock")
+    file = path.resolve()
+    lock_path = file.with_name(f"{file.name}.lock")
     descriptor = _opened(lock_path)
     try:
         _take(descriptor, path)

@@ -114,6 +114,7 @@ class MemoryLedger:
         self._changed.add((account, model))
 
     def follow(self, reservation: "MemoryReservation", meter: Metered) -> None:
+        """Ask the meter at every drain, until `forget`."""
         self._followed[reservation] = meter
 
     def forget(self, reservation: "MemoryReservation") -> None:
@@ -202,7 +203,8 @@ class MemoryReservation:
         self._held = held
 
     def follow(self, meter: Metered) -> None:
-        self._ledger.follow(self, meter)
+        if self._is_open:
+            self._ledger.follow(self, meter)
 
     def settle(self, usage: TokenUsage) -> None:
         if not self._is_open:

@@ -124,7 +124,7 @@ class UpstreamPool:
         if not permitted:
             wait_seconds = min(u.breaker.retry_after_seconds for u in serving)
             raise UpstreamUnavailable(
-                "The model server is failing and is left alone for a moment (circuit breaker open).",
+                "The model server is failing and is left alone for now (circuit breaker open).",
                 code="circuit_open",
                 retry_after_seconds=wait_seconds,
             )

@@ -62,7 +62,9 @@ class Logging:
         """A line that is complete already: the canonical line of a request."""
         self.sink.write(self.render(fields))
 
-    def _finish(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> tuple[Any, ...]:
+    def _finish(
+        self, _logger: Any, _method: str, event: MutableMapping[str, Any]
+    ) -> tuple[Any, ...]:
         return (self.render({"timestamp": timestamp(), **event}),), {}
 
     def _take_over_stdlib(self) -> None:

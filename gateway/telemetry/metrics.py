@@ -36,7 +36,7 @@ class Metrics:
     `labels()` costs more than everything else here."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped upstream
         self.registry = CollectorRegistry()
         self._requests = self._counter(
             "requests", "Requests answered.", "route", "model", "upstream", "status", "outcome"
@@ -123,9 +123,7 @@ class Metrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)
 
-    def _histogram(
-        self, name: str, text: str, buckets: Sequence[float], *labels: str
-    ) -> Histogram:
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
 
 

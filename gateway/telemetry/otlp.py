@@ -3,6 +3,7 @@
 from typing import Self
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -37,12 +38,14 @@ class OtlpTracing:
         return cls(provider)
 
     def start(self, exchange: Exchange) -> "OtlpSpan":
-        incoming = {name.decode(): value.decode("latin-1") for name, value in exchange.trace_headers}
+        incoming = {
+            name.decode(): value.decode("latin-1") for name, value in exchange.trace_headers
+        }
         context = self._propagator.extract(incoming)
         caller = trace.get_current_span(context).get_span_context()
         links = [trace.Link(caller)] if caller.is_valid else []
         span = self._tracer.start_span(
-            exchange.method, context=trace.Context(), kind=trace.SpanKind.SERVER, links=links
+            exchange.method, context=Context(), kind=trace.SpanKind.SERVER, links=links
         )
         outgoing: dict[str, str] = {}
         self._propagator.inject(outgoing, trace.set_span_in_context(span))

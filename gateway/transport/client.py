@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from gateway.errors import UpstreamUnavailable
+from gateway.errors import UpstreamFailed, UpstreamUnavailable
 from gateway.exchange import UpstreamAnswer
 from gateway.transport.connection import StaleConnection, TransportConfig, UpstreamConnection
 
@@ -18,20 +18,30 @@ SWEEP_SECONDS = 0.1
 class _Answer:
     """UpstreamAnswer over a connection that goes back to its client's pool."""
 
-    __slots__ = ("_client", "_connection", "_is_open", "content_type", "read", "read_chunk", "status")
+    __slots__ = (
+        "_client",
+        "_connection",
+        "_headers",
+        "_is_open",
+        "content_type",
+        "read",
+        "read_chunk",
+        "status",
+    )
 
     def __init__(self, connection: UpstreamConnection, client: "UpstreamClient") -> None:
         self._connection = connection
         self._client = client
         self._is_open = True
+        self._headers = connection.headers
         self.status = connection.status
-        self.content_type = self._header(b"content-type") or b""
+        self.content_type = connection.headers.get(b"content-type", b"")
         self.read_chunk = connection.read_chunk
         self.read = connection.read
 
     @property
     def retry_after_seconds(self) -> float | None:
-        value = self._header(b"retry-after")
+        value = self._headers.get(b"retry-after")
         try:
             seconds = float(value) if value is not None else None
         except ValueError:
@@ -41,13 +51,13 @@ class _Answer:
     def close(self) -> None:
         if self._is_open:
             self._is_open = False
+            # The connection may soon carry somebody else's answer.
+            self.read_chunk = self.read = _read_after_close
             self._client.take_back(self._connection)
 
-    def _header(self, name: bytes) -> bytes | None:
-        for header, value in self._connection.headers:
-            if header == name:
-                return value
-        return None
+
+async def _read_after_close(*, limit_bytes: int = 0) -> bytes:
+    raise UpstreamFailed("The upstream's answer was closed before it was read.")
 
 
 class UpstreamClient:
@@ -86,6 +96,7 @@ class UpstreamClient:
             await asyncio.wait([self._sweeper])
         for connection in list(self._connections):
             connection.abort()
+        await asyncio.sleep(0)  # The loop closes the sockets in its next turn.
 
     @property
     def open_connections(self) -> int:
@@ -125,6 +136,7 @@ class UpstreamClient:
             target = (self._prefix + path).encode("ascii")
             head = self._heads[path] = b"POST " + target + b" HTTP/1.1\r\n" + self._fixed_headers
         extra = b"".join([b"%b: %b\r\n" % header for header in headers])
+        _require_lines(extra, len(headers))
         return b"%b%bcontent-length: %d\r\n\r\n" % (head, extra, length)
 
     def _take_idle(self) -> UpstreamConnection | None:
@@ -150,7 +162,7 @@ class UpstreamClient:
             ) from None
         except OSError as cause:
             raise UpstreamUnavailable(
-                "The upstream refuses connections.", retry_after_seconds=1.0
+                "No connection to the upstream can be made.", retry_after_seconds=1.0
             ) from cause
         if not connection.is_closed:
             self._connections.add(connection)
@@ -179,4 +191,12 @@ def _fixed_headers(host: str, api_key: str | None) -> bytes:
     ]
     if api_key:
         lines.append(b"authorization: Bearer " + api_key.encode("ascii"))
-    return b"".join(line + b"\r\n" for line in lines)
+    block = b"".join(line + b"\r\n" for line in lines)
+    _require_lines(block, len(lines))
+    return block
+
+
+def _require_lines(block: bytes, expected: int) -> None:
+    """A line break in a value would be another header, or another request."""
+    if block.count(b"\n") != expected or block.count(b"\r") != expected:
+        raise ValueError("a header for the upstream contains a line break")

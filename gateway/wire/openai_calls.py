@@ -62,11 +62,11 @@ class OpenAICall:
             changes["stream_options"] = self._stream_options()
 
         fields = self.document.fields
-        dropped = self.dropped_fields & fields.keys()
-        if not changes and not dropped:
+        if not self.dropped_fields.isdisjoint(fields):
+            fields = {name: fields[name] for name in fields if name not in self.dropped_fields}
+        elif not changes:
             return self.document.canonical
-        kept = {name: fields[name] for name in fields if name not in dropped}
-        return orjson.dumps({**kept, **changes})
+        return orjson.dumps({**fields, **changes})
 
     def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
         # /tokenize does not see what images become inside the engine.

@@ -69,7 +69,7 @@ def read_rejection(status: int, body: bytes, *, retry_after_seconds: float | Non
     message, param = _said(body)
     if status in (401, 403):
         return UpstreamFailed(
-            "The upstream refused the gateway's own credentials; the operator must set VLLM_API_KEY.",
+            "The upstream refused the gateway's own key; the operator must correct VLLM_API_KEY.",
             code="upstream_auth",
         )
     if status == 429:

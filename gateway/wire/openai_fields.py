@@ -39,7 +39,9 @@ DROPPED_FIELDS: Final[Mapping[str, str]] = {
 def refuse_fields(fields: Mapping[str, object], refused: frozenset[str]) -> None:
     """Raises InvalidRequest (`unsupported_parameter`) for a field in `refused` that asks for
     something: null and false ask for nothing."""
-    for name in refused & fields.keys():
+    if refused.isdisjoint(fields):
+        return
+    for name in sorted(refused & fields.keys()):
         if fields[name] is not None and fields[name] is not False:
             raise unsupported(name)
 

@@ -110,7 +110,7 @@ def pair_prompt(fields: Mapping[str, object], body_bytes: int, media: MediaLoad)
 def tokenize_bodies(
     operation: Operation, fields: Mapping[str, object], texts: Sequence[str], *, model: str
 ) -> tuple[bytes, ...]:
-    """Bodies for vLLM's /tokenize. Empty where it cannot count, or would cost more than it tells."""
+    """Bodies for vLLM's /tokenize; none where it cannot count, or would cost more than it tells."""
     if operation is Operation.CHAT:
         chat = {name: fields[name] for name in _CHAT_TOKENIZE_FIELDS if name in fields}
         return (orjson.dumps({"model": model, **chat}),)

@@ -52,7 +52,7 @@ class ResponsesStreamReader:
         passed: list[bytes] = []
         try:
             for event in self._events.feed(chunk):
-                passed.append(self._read(event))
+                passed.append(self._read(event))  # noqa: PERF401 - kept when a later event fails
             self._events.require_bounded()
         except UpstreamFailed:
             self._has_failed = True

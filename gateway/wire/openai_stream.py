@@ -36,7 +36,8 @@ class OpenAIStreamReader:
     """A ResponseReader for the events of /v1/chat/completions and /v1/completions.
 
     A read of whole events that all count the same single choice, the ordinary case, is searched
-    instead of parsed; `_walk` reads everything else event by event. Both give the same bytes.
+    instead of parsed; `_walk` reads everything else event by event. Both give the same bytes for
+    what vLLM writes: one line of data per event, and `usage` right behind `choices`.
     """
 
     __slots__ = (

@@ -1,8 +1,7 @@
 """Token counts as an upstream reports them: believed where they are believable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -13,8 +12,7 @@ from gateway.exchange import TokenUsage
 MOST_TOKENS: Final = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedUsage:
+class ReportedUsage(NamedTuple):
     """One `usage` object; None where it says nothing believable."""
 
     input_tokens: int | None

@@ -46,6 +46,10 @@ class EventSplitter:
             raise UpstreamFailed("The upstream sent an event that is too large.")
 
     def _cut(self, stream: bytes) -> list[bytes]:
+        if b"\r" not in stream:
+            *texts, rest = stream.split(b"\n\n")
+            self.held += rest
+            return [text + b"\n\n" for text in texts]
         events = []
         start = 0
         for match in _END_OF_EVENT.finditer(stream):

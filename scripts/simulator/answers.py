@@ -86,12 +86,14 @@ def _chat(work: Work) -> dict[str, object]:
 
 
 def _chat_choice(index: int, choice: Choice, work: Work) -> dict[str, object]:
+    # A call cut short cannot be parsed: vLLM then gives it out as mere text.
+    is_call = bool(choice.tool_name) and choice.finish_reason != "length"
     message: dict[str, object] = {
         "role": "assistant",
-        "content": "" if choice.tool_name else choice.text,
+        "content": "" if is_call else choice.text,
         **_nulls("refusal", "annotations", "audio", "function_call"),
     }
-    if choice.tool_name:
+    if is_call:
         function = {"name": choice.tool_name, "arguments": choice.text}
         call = {"id": f"chatcmpl-tool-{ID}", "type": "function", "function": function}
         message["tool_calls"] = [call]

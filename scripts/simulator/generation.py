@@ -14,6 +14,8 @@ from scripts.simulator.work import Choice, Dialect, Prompt, UsageReports, Work
 
 END_OF_TEXT = ""
 COMPLETION_MAX_TOKENS = 16
+# vLLM's own bound on n.
+MAX_COPIES = 16384
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ def _check_sampling(fields: Fields) -> None:
             "temperature",
         )
     copies = fields.at_least(1, "n", 1)
+    if copies > MAX_COPIES:
+        raise bad_request(f"n must be at most {MAX_COPIES}, got {copies}.")
     if copies > 1 and temperature == 0:
         raise bad_request(f"n must be 1 when using greedy sampling, got {copies}.")
     if fields.get("stream_options") is not None and not fields.flag("stream"):

@@ -1,0 +1,84 @@
+# Every target sets up what it needs by itself; nothing but Python 3.11+ is assumed.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python scripts/processes.py
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help gateway demo vllm vllm-cpu sim status stop check test test-vllm bench format lock clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# --- Set-up -------------------------------------------------------------------------------
+
+.venv/.runtime: requirements.txt pyproject.toml
+	@PYTHON=$(PYTHON) scripts/setup_venv.sh requirements.txt
+	@touch $@
+
+.venv/.dev: requirements-dev.txt pyproject.toml .venv/.runtime
+	@PYTHON=$(PYTHON) scripts/setup_venv.sh requirements-dev.txt
+	@touch $@
+
+config/.env: | .venv/.runtime
+	@$(BIN)/python scripts/configure.py
+
+# --- Run ----------------------------------------------------------------------------------
+
+gateway: .venv/.runtime config/.env ## Start the gateway on :8080 (settings in config/.env)
+	@$(RUN) run gateway -- $(BIN)/gateway serve
+
+demo: .venv/.runtime ## Gateway plus simulator, one streamed call, then Ctrl-C
+	@$(BIN)/python -m scripts.demo
+
+vllm: ## A real vLLM on the GPUs (DRY_RUN=1 only prints the command)
+	@if [ "$(DRY_RUN)" = 1 ]; then scripts/launch_vllm.sh; \
+	else $(PYTHON) scripts/processes.py run vllm -- scripts/launch_vllm.sh; fi
+
+vllm-cpu: ## A real vLLM on the CPU with a tiny random model (TP_SIZE=2 for two cores)
+	@$(PYTHON) scripts/processes.py run vllm-cpu -- $(PYTHON) scripts/vllm_cpu.py serve $(ARGS)
+
+sim: .venv/.runtime ## The vLLM simulator alone on :8000 (ARGS="--ttft 0.2")
+	@$(RUN) run sim -- $(BIN)/python -m scripts.simulator $(ARGS)
+
+status: ## What these targets started, on which port, healthy or not
+	@$(PYTHON) scripts/processes.py status
+
+stop: ## Stop what these targets started, by its recorded pid
+	@$(PYTHON) scripts/processes.py stop
+
+# --- Prove --------------------------------------------------------------------------------
+
+check: .venv/.dev ## Format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	@scripts/check_shell.sh
+
+test: .venv/.dev ## Everything that runs in minutes
+	$(BIN)/python -m pytest -m "not vllm" $(ARGS)
+
+test-vllm: .venv/.dev ## Against a real vLLM on the CPU (installs it on first use)
+	$(PYTHON) scripts/vllm_cpu.py install
+	$(BIN)/python -m pytest -m vllm tests/vllm $(ARGS)
+
+bench: .venv/.dev ## Throughput and latency against nginx, in the same run
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# --- Keep ---------------------------------------------------------------------------------
+
+format: .venv/.dev ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Pin the newest versions into requirements*.txt (needs uv)
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --extra build pyproject.toml -o requirements.txt
+	uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --extra build --extra dev -c requirements.txt \
+	  pyproject.toml -o requirements-dev.txt
+
+clean: ## Remove the environments and caches; config/ and data/ stay
+	rm -rf .venv .vllm-cpu .run .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
