@@ -14,8 +14,6 @@ from gateway.quota.ledger import Ledger, TokenDemand
 from gateway.quota.memory import MemoryLedger
 from tests.fakes.clock import FakeClock
 
-pytestmark = pytest.mark.asyncio
-
 UNLIMITED = Principal("free", "Free")
 
 

@@ -13,7 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ ROOT = HERE.parents[1]
 SCRIPT = ROOT / "scripts" / "vllm_cpu.py"
 LOG = ROOT / ".vllm-cpu" / "recording.log"
 HOST = "127.0.0.1"
-EVENTS_BEFORE_DEATH = 5
+SECONDS_BEFORE_DEATH = 0.15
 ANSWER_TIMEOUT_SECONDS = 60.0
 EXIT_TIMEOUT_SECONDS = 30.0
 
@@ -44,7 +46,9 @@ def main() -> None:
     """Record every case, each on the server that it needs."""
     with vllm() as server:
         record_all(server, cases.ON_TINY)
-        (HERE / "vllm_metrics.txt").write_bytes(exchange(server, Case("metrics", "/metrics", method="GET")).body)
+        (HERE / "vllm_metrics.txt").write_bytes(
+            exchange(server, Case("metrics", "/metrics", method="GET")).body
+        )
     with vllm("--", "--enable-prompt-tokens-details") as server:
         record_all(server, cases.WITH_PROMPT_DETAILS)
     with vllm(VLLM_API_KEY=cases.API_KEY) as server:
@@ -53,6 +57,7 @@ def main() -> None:
         record_all(server, cases.EMBEDDINGS)
     # By default the server leaves a moment after its engine; this keeps it so that it can be asked.
     with vllm(VLLM_KEEP_ALIVE_ON_ENGINE_DEATH="1") as server:
+        exchange(server, cases.CHAT[0])  # the first answer takes seconds; the others begin at once
         record_death(server, cases.DYING)
         record_all(server, cases.AFTER_DEATH)
 
@@ -63,12 +68,14 @@ def record_all(server: Server, recorded: list[Case]) -> None:
         write(case, server, exchange(server, case))
 
 
-def record_death(server: Server, case: Case) -> None:
-    """Kill the engine with SIGKILL after a few events of a stream, and keep what the client got."""
-    with sent(server, case) as response:
-        seen = b"".join(response.readline() for _ in range(2 * EVENTS_BEFORE_DEATH))
+def record_death(server: Server, dying: list[Case]) -> None:
+    """Kill the engine with SIGKILL while it answers all cases, and keep what each client got."""
+    with ThreadPoolExecutor(len(dying)) as clients:
+        answers = [clients.submit(exchange, server, case) for case in dying]
+        time.sleep(SECONDS_BEFORE_DEATH)
         os.kill(engine_of(server.pid), signal.SIGKILL)
-        write(case, server, finish(response, seen))
+    for case, answer in zip(dying, answers, strict=True):
+        write(case, server, answer.result())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +89,21 @@ class Answer:
 
 
 def exchange(server: Server, case: Case) -> Answer:
-    """Send one request on a connection of its own and read the whole answer."""
-    with sent(server, case) as response:
-        return finish(response)
+    """Send one request on a connection of its own and read the whole answer.
 
-
-@contextlib.contextmanager
-def sent(server: Server, case: Case) -> Iterator[http.client.HTTPResponse]:
-    """Send the request and give the response with its body still to be read."""
+    The transfer coding is taken off the body, nothing else.
+    """
     connection = http.client.HTTPConnection(HOST, server.port, timeout=ANSWER_TIMEOUT_SECONDS)
     with contextlib.closing(connection):
         headers = {"content-type": "application/json"} if case.body is not None else {}
         connection.request(case.method, case.path, encoded(case.body), headers | case.headers)
-        yield connection.getresponse()
-
-
-def finish(response: http.client.HTTPResponse, seen: bytes = b"") -> Answer:
-    """Read what is left of the body; the transfer coding is taken off, nothing else."""
-    try:
-        rest, cut = response.read(), False
-    except http.client.IncompleteRead as error:
-        rest, cut = error.partial, True
-    headers = {name.lower(): value for name, value in response.getheaders()}
-    return Answer(response.status, headers, seen + rest, cut)
+        response = connection.getresponse()
+        try:
+            body, cut = response.read(), False
+        except http.client.IncompleteRead as error:
+            body, cut = error.partial, True
+    received = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, received, body, cut)
 
 
 def encoded(body: Any) -> bytes | None:
@@ -122,7 +121,12 @@ def write(case: Case, server: Server, answer: Answer) -> None:
     transcript = {
         "name": case.name,
         "vllm_version": server.version,
-        "request": {"method": case.method, "path": case.path, "headers": case.headers, **described(case.body)},
+        "request": {
+            "method": case.method,
+            "path": case.path,
+            "headers": case.headers,
+            **described(case.body),
+        },
         "status": answer.status,
         "headers": answer.headers,
         "cut": answer.cut,
@@ -130,7 +134,7 @@ def write(case: Case, server: Server, answer: Answer) -> None:
     }
     text = json.dumps(transcript, indent=1, ensure_ascii=False)
     (HERE / f"{case.name}.json").write_text(text + "\n", encoding="utf-8")
-    print(f"{case.name}: {answer.status}, {len(answer.body)} bytes", flush=True)
+    sys.stderr.write(f"{case.name}: {answer.status}, {len(answer.body)} bytes\n")
 
 
 def described(body: Any) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def described(body: Any) -> dict[str, Any]:
 
 
 def readable(body: bytes) -> dict[str, Any]:
-    """Return the body as lines that joined with `\\n` give its very bytes, or in base64 if it is no UTF-8."""
+    """Return the body as lines which joined by line feeds give its bytes, or in base64."""
     try:
         return {"body_lines": body.decode("utf-8").split("\n")}
     except UnicodeDecodeError:
@@ -157,7 +161,9 @@ def vllm(*arguments: str, **environment: str) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, str(SCRIPT), "serve", "--port", str(port), *arguments]
     with LOG.open("ab") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log
+        )
     try:
         subprocess.run([sys.executable, str(SCRIPT), "wait", "--port", str(port)], check=True)
         yield Server(port, process.pid, version_at(port))
@@ -182,7 +188,11 @@ def free_port() -> int:
 def engine_of(pid: int) -> int:
     """Return the process id of the server's EngineCore, its child."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return next(int(child) for child in children if b"EngineCore" in Path(f"/proc/{child}/cmdline").read_bytes())
+    return next(
+        int(child)
+        for child in children
+        if b"EngineCore" in Path(f"/proc/{child}/cmdline").read_bytes()
+    )
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ from gateway.database import DatabaseUnusable
 from gateway.errors import AuthenticationFailed
 from tests.fakes.clock import FakeClock
 
-pytestmark = pytest.mark.asyncio
-
 
 @dataclass
 class Bench:
@@ -85,7 +83,7 @@ async def test_creation_rotation_and_revocation_are_followed(bench: Bench) -> No
 
 async def test_the_background_task_looks_by_itself(bench: Bench) -> None:
     bench.watcher = bench.new_watcher(poll_seconds=0.01)
-    async with bench.watcher as watcher:
+    async with bench.watcher as watcher, asyncio.timeout(10):
         before = watcher.ring
         _, secret = bench.store.create("alice", KeyTerms())
         while watcher.ring is before:

@@ -8,8 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from gateway.auth.keystore import KeyStore
 from gateway.auth.record import KeyTerms

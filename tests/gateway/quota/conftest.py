@@ -23,11 +23,10 @@ class Bench:
 
     path: Path
     clock: FakeClock
-    zone: ZoneInfo = ZoneInfo("UTC")
     reports: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.calendar = QuotaCalendar(zone=self.zone, clock=self.clock)
+        self.calendar = QuotaCalendar(zone=ZoneInfo("UTC"), clock=self.clock)
         self.ledger = MemoryLedger(
             calendar=self.calendar, history=SqliteHistory(path=self.path.absolute())
         )

@@ -59,7 +59,7 @@ def test_the_day_ends_at_the_next_local_midnight(
 
 @given(
     zone=st.sampled_from(ZONES),
-    now=st.datetimes(datetime(2005, 1, 1), datetime(2040, 1, 1)),  # noqa: DTZ001
+    now=st.datetimes(datetime(2005, 1, 1), datetime(2040, 1, 1)),
 )
 def test_now_always_lies_before_a_reset_that_opens_a_later_day(zone: str, now: datetime) -> None:
     clock = FakeClock(now=now.replace(tzinfo=UTC))

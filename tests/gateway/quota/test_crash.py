@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-import pytest
-
 from gateway.database import prepare
 from gateway.quota.history import read_rows
 
@@ -30,6 +28,13 @@ try:
     prepare(path)
 except DatabaseUnusable as error:
     print(error)
+"""
+
+_CREATOR = """
+import sys
+from pathlib import Path
+from gateway.database import prepare
+prepare(Path(sys.argv[1]))
 """
 
 
@@ -52,19 +57,18 @@ def spent(path: Path) -> int:
     return sum(row.output_tokens for row in read_rows(path, since=date(2000, 1, 1)))
 
 
-@pytest.mark.parametrize("settled_before_kill", [300, 900])
-def test_kill_9_loses_at_most_the_last_interval(tmp_path: Path, settled_before_kill: int) -> None:
+def test_kill_9_loses_at_most_the_last_interval(tmp_path: Path) -> None:
     path = tmp_path / "gateway.db"
     with spender(path) as process:
         settled = []
         for _, total, at_seconds in lines_of(process):
             settled.append((int(total), float(at_seconds)))
-            if int(total) == settled_before_kill:
+            if int(total) == 1500:
                 os.kill(process.pid, signal.SIGKILL)
     killed_at = settled[-1][1]
     older = [total for total, at_seconds in settled if at_seconds < killed_at - GRACE_SECONDS]
     # The last line may have been lost with the process; the token it told of was settled.
-    assert max(older, default=0) <= spent(path) <= settled[-1][0] + 1
+    assert 0 < max(older) <= spent(path) <= settled[-1][0] + 1
     prepare(path, verify=True)
 
 
@@ -110,6 +114,6 @@ def test_a_file_that_may_not_be_written_is_refused() -> None:
 
 def test_many_processes_may_create_the_tables_at_once(tmp_path: Path) -> None:
     path = tmp_path / "new" / "gateway.db"
-    script = f"from pathlib import Path\nfrom gateway.database import prepare\nprepare(Path({str(path)!r}))"
-    processes = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) for _ in range(6)]
+    command = [sys.executable, "-c", _CREATOR, str(path)]
+    processes = [subprocess.Popen(command, cwd=ROOT) for _ in range(6)]
     assert [process.wait(timeout=30) for process in processes] == [0] * 6

@@ -1,8 +1,8 @@
 """MemoryLedger: its books balance, and it says exactly what changed."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import date
 from zoneinfo import ZoneInfo
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.exchange import Principal, TokenUsage
+from gateway.exchange import NO_USAGE, Principal, TokenUsage
 from gateway.quota.calendar import QuotaCalendar
 from gateway.quota.history import HistoryUnavailable
 from gateway.quota.ledger import Reservation, TokenDemand
@@ -43,8 +43,8 @@ def new_ledger(clock: FakeClock) -> MemoryLedger:
 
 
 @pytest.fixture
-def ledger() -> Iterator[MemoryLedger]:
-    yield new_ledger(FakeClock())
+def ledger() -> MemoryLedger:
+    return new_ledger(FakeClock())
 
 
 async def admitted(
@@ -62,6 +62,13 @@ async def admitted(
     return reservation
 
 
+def run(reservation: Reservation, progress: list[TokenUsage], final: TokenUsage | None) -> None:
+    for usage in progress:
+        reservation.progress(usage)
+    if final is not None:
+        reservation.settle(final)
+
+
 @given(steps=steps)
 def test_after_the_last_request_nothing_is_held_and_the_rows_add_up(
     steps: list[tuple[TokenDemand, list[TokenUsage], TokenUsage | None, int]],
@@ -72,10 +79,8 @@ def test_after_the_last_request_nothing_is_held_and_the_rows_add_up(
         async with AsyncExitStack() as held:
             for demand, progress, final, pause_seconds in steps:
                 reservation = await admitted(ledger, held, demand)
-                for usage in progress if reservation else []:
-                    reservation.progress(usage)
-                if reservation and final:
-                    reservation.settle(final)
+                if reservation is not None:
+                    run(reservation, progress, final)
                 assert ledger.standing(TEAM).reserved >= 0
                 clock.advance(pause_seconds)
         standing = ledger.standing(TEAM)
@@ -86,7 +91,6 @@ def test_after_the_last_request_nothing_is_held_and_the_rows_add_up(
     asyncio.run(story())
 
 
-@pytest.mark.asyncio
 async def test_drain_tells_each_changed_row_once_with_absolute_counts(
     ledger: MemoryLedger,
 ) -> None:
@@ -101,14 +105,36 @@ async def test_drain_tells_each_changed_row_once_with_absolute_counts(
     assert ledger.drain() == []
 
 
-@pytest.mark.asyncio
 async def test_progress_of_a_running_stream_is_drained(ledger: MemoryLedger) -> None:
     async with ledger.reserve(TEAM, DEMAND) as reservation:
         reservation.progress(TokenUsage(3, 1))
         assert ledger.drain() == [UsageRow(DAY, "team", "m", 3, 1, 1)]
 
 
-@pytest.mark.asyncio
+@dataclass
+class Meter:
+    """A count that a test moves."""
+
+    usage: TokenUsage = NO_USAGE
+
+
+async def test_a_followed_meter_is_charged_at_every_drain_until_the_end(
+    ledger: MemoryLedger,
+) -> None:
+    meter = Meter()
+    async with ledger.reserve(TEAM, DEMAND) as reservation:
+        reservation.follow(meter)
+        assert ledger.drain() == []
+        meter.usage = TokenUsage(3, 1)
+        assert ledger.drain() == [UsageRow(DAY, "team", "m", 3, 1, 1)]
+        assert ledger.drain() == []
+        meter.usage = TokenUsage(3, 2)
+        reservation.settle(meter.usage)
+        reservation.follow(meter)
+    meter.usage = TokenUsage(9, 9)
+    assert ledger.drain() == [UsageRow(DAY, "team", "m", 3, 2, 1)]
+
+
 async def test_a_reservation_that_was_never_used_leaves_no_row(ledger: MemoryLedger) -> None:
     async with ledger.reserve(TEAM, DEMAND):
         pass
@@ -132,7 +158,6 @@ def test_only_a_week_of_days_stays_in_memory() -> None:
     assert len(ledger.held()) <= 7
 
 
-@pytest.mark.asyncio
 async def test_a_report_without_its_journal_says_that_it_is_incomplete() -> None:
     class Unreadable:
         async def rows(self, key_id: str, *, since: date) -> tuple[UsageRow, ...]:
@@ -147,7 +172,6 @@ async def test_a_report_without_its_journal_says_that_it_is_incomplete() -> None
     assert report.today.total.total_tokens == 7
 
 
-@pytest.mark.asyncio
 async def test_memory_is_right_where_the_journal_is_behind() -> None:
     class Behind:
         async def rows(self, key_id: str, *, since: date) -> tuple[UsageRow, ...]:

@@ -13,9 +13,10 @@ from gateway.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
+from gateway.wire.dialect import Dialect
 from gateway.wire.openai import OpenAIConfig, OpenAIDialect
 
-DIALECT = OpenAIDialect(OpenAIConfig())
+DIALECT: Dialect = OpenAIDialect(OpenAIConfig())
 
 
 def refused(status: int, body: object, retry_after_seconds: float | None = None) -> GatewayError:

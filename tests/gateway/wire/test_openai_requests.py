@@ -13,6 +13,11 @@ from gateway.wire.openai import OpenAIConfig, OpenAIDialect
 from gateway.wire.openai_fields import REFUSED_FIELDS
 
 MESSAGES = [{"role": "user", "content": "Hello there"}]
+READ_FIELDS = [
+    *("model", "stream", "stream_options", "n", "max_tokens", "echo", "best_of", "messages"),
+    *("prompt", "input", "query", "documents", "tools", "text_1", "image_url"),
+    "chat_template_kwargs",
+]
 GENERATING = [Operation.CHAT, Operation.COMPLETIONS, Operation.RESPONSES]
 
 
@@ -95,8 +100,8 @@ def test_a_wrong_type_names_its_parameter(operation: Operation, field: str, valu
         ("best_of", 2),
     ],
 )
-def test_a_number_out_of_range_names_its_parameter(field: str, value: int) -> None:
-    error = refusal(**{field: value})
+def test_a_number_out_of_range_names_its_parameter(field: str, value: Any) -> None:
+    error = refusal(Operation.CHAT, **{field: value})
     assert (error.param, error.code) == (field, "invalid_value")
 
 
@@ -200,8 +205,12 @@ def test_a_refused_field_that_asks_for_nothing_passes(nothing: object) -> None:
 
 def test_the_operator_may_allow_a_field() -> None:
     config = OpenAIConfig(refused_fields=frozenset())
-    body = {"priority": 3, "chat_template": "{}", "chat_template_kwargs": {"chat_template": ""}}
-    assert sent(parsed(config=config, **body)).items() >= body.items()
+    body: dict[str, Any] = {
+        "priority": 3,
+        "chat_template": "{}",
+        "chat_template_kwargs": {"chat_template": ""},
+    }
+    assert sent(parsed(Operation.CHAT, config=config, **body)).items() >= body.items()
 
 
 @pytest.mark.parametrize("override", ["chat_template", "tokenize"])
@@ -389,9 +398,7 @@ def test_a_free_operation_uses_nothing() -> None:
 @given(
     st.sampled_from(Operation),
     st.dictionaries(
-        st.sampled_from(
-            ["model", "stream", "stream_options", "n", "max_tokens", "messages", "prompt", "input", "query", "documents", "tools", "text_1", "image_url", "chat_template_kwargs", "echo", "best_of"]
-        ),
+        st.sampled_from(READ_FIELDS),
         st.recursive(
             st.none() | st.booleans() | st.integers(-3, 300) | st.text(max_size=5),
             lambda inner: (
