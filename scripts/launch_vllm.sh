@@ -75,7 +75,7 @@ check_settings() {
     check_whole TP_SIZE VLLM_PORT MAX_MODEL_LEN MAX_NUM_SEQS
     check_decimal GPU_MEMORY_UTILIZATION SWAP_SPACE_GB
     [[ ${VLLM_EXTRA_ARGS:-} != *--api-key* ]] ||
-        refuse "--api-key in VLLM_EXTRA_ARGS would show the key to every user of this machine (ps): set VLLM_API_KEY"
+        refuse "--api-key in VLLM_EXTRA_ARGS shows the key to all users here (ps): set VLLM_API_KEY"
     [[ ${VLLM_EXTRA_ARGS:-} != *--swap-space* ]] ||
         refuse "--swap-space is gone from vLLM: set SWAP_SPACE_GB, which becomes --kv-offloading-size"
 }

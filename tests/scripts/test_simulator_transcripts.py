@@ -9,7 +9,8 @@ import pytest
 from tests.scripts.simulated import simulated
 
 TRANSCRIPTS = Path(__file__).parent.parent / "transcripts"
-# One per shape. Left out: log probabilities, which the simulator answers with null.
+# Left out: log probabilities, which the simulator answers with null, and tools left to the
+# model's choice, which the simulator never calls.
 MATCHED = (
     "chat_plain",
     "chat_plain_n2",
@@ -28,9 +29,12 @@ MATCHED = (
     "completion_stream_prompts_n2_continuous_usage",
     "completion_tokens",
     "completion_default_length",
-    "tool_auto_plain",
-    "without_model",
-    "unknown_field",
+    "tool_named_plain",
+    "tool_named_stream_continuous_usage",
+    "tool_required_plain",
+    "tool_required_stream_continuous_usage",
+    "chat_without_model",
+    "chat_unknown_field",
     "responses_plain",
     "responses_stream",
     "responses_error_unknown_model",
@@ -51,6 +55,7 @@ MATCHED = (
     "detokenize",
     "error_unknown_model",
     "error_unknown_path",
+    "tokenize_error_unknown_model",
     "error_wrong_method",
     "error_prompt_too_long",
     "error_zero_max_tokens",

@@ -1,7 +1,7 @@
 """Records what a real vLLM answers, byte for byte, into the JSON files beside this one.
 
 Run it from the repository root: `python3 -m tests.transcripts.record`. It starts the servers that
-it needs by `scripts/vllm_cpu.py`, one after the other, and takes about four minutes.
+it needs by `scripts/vllm_cpu.py`, one after the other, and takes two to three minutes.
 """
 
 import base64
