@@ -19,6 +19,9 @@ class Operation(Enum):
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
 
+    # Members are singletons; Enum's own hash is a Python function, too slow for every request.
+    __hash__ = object.__hash__
+
 
 class Outcome(Enum):
     """How an exchange ended; a closed set, used as a metric label."""
@@ -29,6 +32,8 @@ class Outcome(Enum):
     ERROR = "error"
     CANCELLED = "cancelled"
     TRUNCATED = "truncated"
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
