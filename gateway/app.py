@@ -32,13 +32,14 @@ from gateway.quota.history import SqliteHistory
 from gateway.quota.journal import Journal
 from gateway.quota.memory import MemoryLedger
 from gateway.ratelimit import ConcurrencyLimiter, MemoryRateLimiter
+from gateway.readings import show_parts
 from gateway.routing.health import HealthProber
 from gateway.routing.policy import LeastInFlight
 from gateway.routing.pool import UpstreamPool
 from gateway.routing.upstream import Upstream
 from gateway.settings import Settings
 from gateway.telemetry.logs import Logging
-from gateway.telemetry.metrics import Metrics, WatchedValue
+from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.traces import open_tracing
 from gateway.transport.client import UpstreamClient
@@ -46,7 +47,6 @@ from gateway.transport.probe import HttpProbe
 from gateway.wire.openai import OpenAIDialect
 
 PROBE_TIMEOUT_SECONDS = 5.0
-BREAKER_LEVELS = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 NO_KEYS = (
     "no API key exists: set GATEWAY_API_KEYS, or make one with `gateway keys create --name NAME`; "
     "an empty list never means open"
@@ -81,7 +81,14 @@ class Application:
         self._build_keys()
         self._build_upstreams()
         self._limit_headers = LimitHeaders(ledger=self._ledger, clock=clock)
-        self._watch()
+        show_parts(
+            self._metrics,
+            pool=self._pool,
+            gate=self._gate,
+            journal=self._journal,
+            keys=self._keys,
+            sink=logging.sink,
+        )
         self._layers = self._observed(self._router())
         self.side = self._observed(Router([self._metrics_route()], elsewhere=not_found))
 
@@ -295,56 +302,3 @@ class Application:
 
     def _fault(self, exchange: Exchange, fault: Exception) -> None:
         self._log.error("internal error", request_id=exchange.request_id, exc_info=fault)
-
-    def _watch(self) -> None:
-        """What the metrics page reads from the parts when it is scraped."""
-        watch = self._metrics.watch
-        gate, journal = self._gate, self._journal
-        for upstream in self._pool.upstreams:
-            labels = (("upstream", upstream.name),)
-            for name, text, read in (
-                ("circuit_state", "0 closed, 1 half open, 2 open.", partial(_level, upstream)),
-                ("upstream_healthy", "1 if its last probe was good.", partial(_health, upstream)),
-                ("upstream_in_flight", "Calls at this upstream.", partial(_in_flight, upstream)),
-            ):
-                watch(WatchedValue(name, text, read, labels))
-        for value in (
-            WatchedValue("calls_in_flight", "Calls past the gate.", lambda: gate.in_flight),
-            WatchedValue("queue_depth", "Calls waiting for a place.", lambda: gate.queued),
-            WatchedValue(
-                "ledger_flush_age_seconds",
-                "For how long counts have waited for the disk.",
-                lambda: journal.seconds_since_flush,
-            ),
-            WatchedValue(
-                "ledger_flush_failures",
-                "Flushes the disk refused.",
-                lambda: journal.flush_failures_total,
-                is_counter=True,
-            ),
-            WatchedValue(
-                "key_store_failures",
-                "Looks at the key store that failed.",
-                lambda: self._keys.failures_total,
-                is_counter=True,
-            ),
-            WatchedValue(
-                "log_lines_dropped",
-                "Log lines nobody read in time.",
-                lambda: self._logging.sink.dropped_lines,
-                is_counter=True,
-            ),
-        ):
-            watch(value)
-
-
-def _level(upstream: Upstream) -> float:
-    return BREAKER_LEVELS[upstream.breaker.state]
-
-
-def _health(upstream: Upstream) -> float:
-    return float(upstream.health.is_healthy)
-
-
-def _in_flight(upstream: Upstream) -> float:
-    return upstream.in_flight

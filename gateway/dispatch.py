@@ -10,6 +10,7 @@ from gateway.errors import (
     GatewayError,
     ModelNotAllowed,
     UpstreamFailed,
+    UpstreamRejected,
     UpstreamUnavailable,
 )
 from gateway.exchange import (
@@ -22,7 +23,7 @@ from gateway.exchange import (
     UpstreamAnswer,
 )
 from gateway.quota.ledger import Ledger, TokenDemand
-from gateway.relay import Meter, relay
+from gateway.relay import Audience, Meter, relay
 from gateway.routing.pool import Lease, UpstreamPool
 from gateway.routing.upstream import Upstream
 
@@ -33,9 +34,14 @@ JSON = b"application/json"
 
 @dataclass(frozen=True, slots=True)
 class DispatchConfig:
-    """`max_answer_bytes` bounds an answer that is not streamed."""
+    """`max_answer_bytes` bounds an answer that is not streamed.
+
+    `count_timeout_seconds` is what an exact count of a prompt may take before its ceiling is
+    taken instead: it is a help, and must not hold up the call.
+    """
 
     max_answer_bytes: int = 32 * 1024 * 1024
+    count_timeout_seconds: float = 5.0
 
 
 class Dispatcher:
@@ -72,7 +78,7 @@ class Dispatcher:
             meter = Meter(settle=reservation.settle)
             reservation.follow(meter)
             try:
-                await self._converse(call, body, meter, exchange, client)
+                await self._converse(call, body, meter, exchange, Audience(client, meter))
             except asyncio.CancelledError:
                 # The prompt was sent, and nobody stayed to hear the count.
                 if exchange.sent_at is not None and meter.usage.total_tokens == 0:
@@ -84,30 +90,51 @@ class Dispatcher:
                     exchange.usage = meter.close()
 
     async def _converse(
-        self, call: InferenceCall, body: bytes, meter: Meter, exchange: Exchange, client: Client
+        self,
+        call: InferenceCall,
+        body: bytes,
+        meter: Meter,
+        exchange: Exchange,
+        audience: Audience,
     ) -> None:
         """Ask upstreams until one answers, and relay that answer.
 
-        Another one is tried only while the client has seen nothing, and not after a time-out:
-        the first may still be generating.
+        Another one is tried only while the client has seen nothing: vLLM sends the head of a
+        stream long before its first token. And not after a time-out: the first may still be
+        generating.
         """
         failures: dict[Upstream, GatewayError] = {}
         while True:
             with self._lease(exchange.model, failures) as lease:
-                exchange.attempts += 1
-                exchange.upstream = lease.upstream.name
-                exchange.sent_at = self._clock.monotonic()
                 try:
-                    answer = await self._ask(lease, call, call.operation.value, body, exchange)
+                    await self._attempt(lease, call, body, meter, exchange, audience)
                 except (UpstreamFailed, UpstreamUnavailable) as error:
+                    if audience.has_heard:
+                        raise
                     failures[lease.upstream] = error
                     lease.fail()
                     continue
-                exchange.answered_at = self._clock.monotonic()
-                with closing(answer):
-                    await self._pass_on(answer, call, meter, exchange, client, lease)
-                lease.succeed()
+                if call.is_metered:
+                    # That a tokenizer answers says nothing about the engine: no verdict.
+                    lease.succeed()
                 return
+
+    async def _attempt(
+        self,
+        lease: Lease,
+        call: InferenceCall,
+        body: bytes,
+        meter: Meter,
+        exchange: Exchange,
+        audience: Audience,
+    ) -> None:
+        exchange.attempts += 1
+        exchange.upstream = lease.upstream.name
+        exchange.sent_at = self._clock.monotonic()
+        answer = await self._ask(lease, call, call.operation.value, body, exchange)
+        exchange.answered_at = self._clock.monotonic()
+        with closing(answer):
+            await self._pass_on(answer, call, meter, exchange, audience, lease)
 
     def _lease(self, model: str, failures: dict[Upstream, GatewayError]) -> Lease:
         try:
@@ -139,7 +166,7 @@ class Dispatcher:
         client: Client,
         lease: Lease,
     ) -> None:
-        if not answer.content_type.startswith(EVENT_STREAM):
+        if not answer.content_type.lower().startswith(EVENT_STREAM):
             body = await answer.read(limit_bytes=self._config.max_answer_bytes)
             meter.conclude(call.read_answer(body))
             await client.answer(content_type=JSON, body=body)
@@ -183,22 +210,33 @@ class Dispatcher:
         return TokenDemand(model.name, input_tokens, output_tokens, call.choices)
 
     async def _count(self, call: InferenceCall, model: ServedModel, exchange: Exchange) -> int:
-        """The prompt's exact length, by the upstream's own tokenizer; its ceiling failing that."""
+        """The prompt's exact length, by the upstream's own tokenizer; its ceiling failing that.
+
+        Raises UpstreamUnavailable or UpstreamTimeout: who cannot count will not answer either.
+        """
         bodies = call.tokenize_bodies(model=model.name)
         if not bodies:
             return call.prompt.ceiling
-        count = 0
         try:
-            for body in bodies:
-                with self._pool.lease(model.name, besides=()) as lease:
+            async with asyncio.timeout(self._config.count_timeout_seconds):
+                return sum([await self._count_one(body, call, model, exchange) for body in bodies])
+        except (TimeoutError, UpstreamRejected, UpstreamFailed):
+            return call.prompt.ceiling
+
+    async def _count_one(
+        self, body: bytes, call: InferenceCall, model: ServedModel, exchange: Exchange
+    ) -> int:
+        failures: dict[Upstream, GatewayError] = {}
+        while True:
+            with self._lease(model.name, failures) as lease:
+                try:
                     answer = await self._ask(lease, call, "/tokenize", body, exchange)
                     with closing(answer):
                         words = await answer.read(limit_bytes=self._config.max_answer_bytes)
-                        count += call.read_token_count(words)
-                    lease.succeed()
-        except GatewayError:
-            return call.prompt.ceiling
-        return count
+                        return call.read_token_count(words)
+                except (UpstreamFailed, UpstreamUnavailable) as error:
+                    failures[lease.upstream] = error
+                    lease.fail()
 
 
 def _output_bound(call: InferenceCall, model: ServedModel, input_tokens: int) -> int | None:

@@ -1,7 +1,8 @@
 """The stream between an upstream and a client: no delay, no buffer, every token seen."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from gateway.errors import GatewayError, UpstreamFailed
 from gateway.exchange import NO_USAGE, Client, ResponseReader, TokenUsage, UpstreamAnswer
@@ -41,6 +42,31 @@ class Meter:
         """Settle whatever is known."""
         self._settle(self.usage)
         return self.usage
+
+
+class Audience:
+    """The client, and whether it has heard anything. Before it hears the end, all is settled:
+    who has read the terminator finds it in the books."""
+
+    __slots__ = ("_client", "_meter", "has_heard")
+
+    def __init__(self, client: Client, meter: Meter) -> None:
+        self._client = client
+        self._meter = meter
+        self.has_heard = False
+
+    def answer(self, *, content_type: bytes, body: bytes) -> Coroutine[Any, Any, None]:
+        self.has_heard = True
+        return self._client.answer(content_type=content_type, body=body)
+
+    def send(self, chunk: bytes) -> Coroutine[Any, Any, None]:
+        self.has_heard = True
+        return self._client.send(chunk)
+
+    def finish(self, last: bytes) -> Coroutine[Any, Any, None]:
+        self.has_heard = True
+        self._meter.close()
+        return self._client.finish(last)
 
 
 async def relay(

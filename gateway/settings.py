@@ -16,12 +16,12 @@ from gateway.edge.inference import InferenceConfig
 from gateway.edge.operations import MetricsAccess
 from gateway.edge.origin import OriginConfig
 from gateway.exchange import RateLimit
-from gateway.protocol import ServerConfig
+from gateway.protocol.connection import ServerConfig
 from gateway.quota.journal import JournalConfig
 from gateway.ratelimit import parse_rate_limits
 from gateway.routing.health import ProberConfig
 from gateway.telemetry.logs import LogFormat
-from gateway.transport.connection import TransportConfig
+from gateway.transport.config import TransportConfig
 from gateway.wire.openai import OpenAIConfig
 from gateway.wire.openai_fields import DROPPED_FIELDS, REFUSED_FIELDS
 
@@ -144,7 +144,8 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         try:
             values[setting.name] = setting.read(raw)
         except ValueError as fault:
-            shown = "" if setting.is_secret else f"={raw}"
+            # An @ may follow a password, as in http://user:password@host.
+            shown = "" if setting.is_secret or "@" in raw else f"={raw}"
             faults.append(f"{setting.name}{shown}: {fault}")
     return values, faults
 

@@ -1,7 +1,8 @@
 """What the Makefile started: run with a record of the pid, show status, stop.
 
-Standard library only: it runs before there is an environment. A record names the process by pid and start time, so that a pid which the system has given to
-somebody else meanwhile is never taken for ours.
+Standard library only: it runs before there is an environment. A record names the process by pid
+and start time, so that a pid which the system has given to somebody else meanwhile is never taken
+for ours.
 """
 
 import json

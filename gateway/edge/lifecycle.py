@@ -14,6 +14,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.is_draining = False
+        self._is_cut = False
         self._running: set[Interruption] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -28,6 +29,9 @@ class Lifecycle:
             raise Draining("The gateway is shutting down. Try again.", retry_after_seconds=1.0)
 
     def enter(self, interruption: Interruption) -> None:
+        """Raises Draining once the rest has been cut: nobody would end this one."""
+        if self._is_cut:
+            self.admit()
         self._running.add(interruption)
         self._idle.clear()
 
@@ -39,11 +43,12 @@ class Lifecycle:
     def begin_drain(self) -> None:
         self.is_draining = True
 
-    async def cut(self, *, grace_seconds: float = 1.0) -> None:
+    async def cut(self, *, grace_seconds: float = 0.5) -> None:
         """End what still runs with an error event, and give it a moment to unwind.
 
         Raises TimeoutError if something does not.
         """
+        self._is_cut = True
         for interruption in list(self._running):
             interruption.interrupt(Draining("The gateway was shut down before the answer ended."))
         async with asyncio.timeout(grace_seconds):

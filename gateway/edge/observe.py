@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 
 from gateway.clock import Clock
 from gateway.edge.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -10,7 +11,10 @@ from gateway.exchange import Exchange
 from gateway.telemetry.recorder import Recorder
 
 ACCEPTED_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-TRACE_HEADERS = (b"traceparent", b"tracestate")
+TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+TRACESTATE_BYTES_MAX = 512
 
 
 class Observe:
@@ -51,11 +55,20 @@ class Observe:
             request_id=request_id,
             method=scope["method"],
             started_at=self._clock.monotonic(),
-            client_address=self._origin.address_of(scope["client"], headers),
+            client_address=self._origin.address_of(scope["client"], scope["headers"]),
         )
         if b"traceparent" in headers:
-            exchange.trace_headers = [
-                (name, headers[name]) for name in TRACE_HEADERS if name in headers
-            ]
+            exchange.trace_headers = _trace_headers(headers)
         scope["gateway.exchange"] = exchange
         return exchange
+
+
+def _trace_headers(headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The caller's trace as W3C Trace Context defines it; nothing of one that is malformed."""
+    parent = headers[b"traceparent"]
+    if not TRACEPARENT.fullmatch(parent):
+        return []
+    state = headers.get(b"tracestate", b"")
+    if not state or len(state) > TRACESTATE_BYTES_MAX:
+        return [(b"traceparent", parent)]
+    return [(b"traceparent", parent), (b"tracestate", state)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
+from gateway.edge.asgi import Headers
+
 Network = IPv4Network | IPv6Network
 FORWARDING_HEADERS = (b"x-forwarded-for", b"forwarded", b"x-real-ip")
 HOPS_MAX = 32
@@ -29,11 +31,13 @@ class Origin:
         self._trusted = config.trusted_proxies
         self._is_trusted = lru_cache(maxsize=4096)(self._lies_in_trusted)
 
-    def address_of(self, peer: tuple[str, int] | None, headers: Mapping[bytes, bytes]) -> str:
+    def address_of(self, peer: tuple[str, int] | None, headers: Headers) -> str:
         address = peer[0] if peer is not None else UNKNOWN
         if not self._trusted or not self._is_trusted(address):
             return address
-        hops = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")[-HOPS_MAX:]
+        # Several lines are one list (RFC 9110 5.3): some proxies append a line of their own.
+        lists = [value for name, value in headers if name == b"x-forwarded-for"]
+        hops = b",".join(lists).decode("latin-1").split(",")[-HOPS_MAX:]
         for hop in reversed(hops):
             candidate = _plain_address(hop)
             if candidate is None:

@@ -25,19 +25,23 @@ class Route:
 
 
 class Router:
-    """Looks at `scope["path"]` alone, never at the Host header.
+    """Looks at the path as it was sent, never at the Host header.
+
+    An encoded slash or letter names no path of ours: nobody downstream can read it differently.
 
     Raises NotFound and MethodNotAllowed; OPTIONS tells what a path takes. `elsewhere` guards
     the unknown paths, so that scanning them is rate limited.
     """
 
     def __init__(self, routes: list[Route], *, elsewhere: ASGIApp) -> None:
-        self._exact: Mapping[str, Route] = {r.path: r for r in routes if not r.is_prefix}
-        self._prefixes = [r for r in routes if r.is_prefix]
+        self._exact: Mapping[bytes, Route] = {
+            r.path.encode("ascii"): r for r in routes if not r.is_prefix
+        }
+        self._prefixes = [(r.path.encode("ascii"), r) for r in routes if r.is_prefix]
         self._elsewhere = elsewhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
+        path: bytes = scope["raw_path"]
         route = self._exact.get(path) or self._by_prefix(path)
         if route is None:
             await self._elsewhere(scope, receive, send)
@@ -51,11 +55,11 @@ class Router:
             await send({"type": "http.response.start", "status": 204, "headers": headers})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
-            raise MethodNotAllowed(f"{path} takes {route.allow}.", allow=route.allow)
+            raise MethodNotAllowed(f"{route.path} takes {route.allow}.", allow=route.allow)
 
-    def _by_prefix(self, path: str) -> Route | None:
-        for route in self._prefixes:
-            if path.startswith(route.path) and len(path) > len(route.path):
+    def _by_prefix(self, path: bytes) -> Route | None:
+        for prefix, route in self._prefixes:
+            if path.startswith(prefix) and len(path) > len(prefix):
                 return route
         return None
 

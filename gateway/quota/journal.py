@@ -153,13 +153,22 @@ class Journal:
     async def _run(self) -> None:
         pause_seconds = self._config.flush_seconds
         while not await self._closes_within(pause_seconds):
+            began_at = self._clock.monotonic()
             try:
                 is_written = await self.flush()
             except Exception as error:
                 await self._fail(error)
                 is_written = False
-            pause_seconds = self._config.flush_seconds if is_written else pause_seconds * 2
-            pause_seconds = min(pause_seconds, _LONGEST_PAUSE_SECONDS)
+            if is_written:
+                pause_seconds = self._pause_after(self._clock.monotonic() - began_at)
+            else:
+                pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _pause_after(self, flush_took_seconds: float) -> float:
+        """What is counted just after a flush has looked waits for the rest of that flush, for
+        the pause, and for the next flush: together no longer than `flush_seconds`."""
+        flush_seconds = self._config.flush_seconds
+        return max(flush_seconds - 2 * flush_took_seconds, flush_seconds / 4)
 
     async def _closes_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

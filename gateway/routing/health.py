@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from gateway.exchange import Health
 from gateway.routing.upstream import Upstream
 
 
@@ -61,7 +62,10 @@ class HealthProber:
     async def look(self, upstream: Upstream) -> None:
         """One probe, taken to heart."""
         before = upstream.health
-        health = await upstream.probe.check()
+        try:
+            health = await upstream.probe.check()
+        except Exception as fault:  # A fault of ours must not end the looking.
+            health = Health(is_healthy=False, reason=f"the probe itself failed: {fault!r}")
         upstream.learn(health)
         if (before.is_healthy, before.reason) != (health.is_healthy, health.reason):
             self._on_change(upstream)

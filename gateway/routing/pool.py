@@ -7,6 +7,7 @@ from typing import Self
 
 from gateway.breaker import Permit
 from gateway.errors import (
+    InvalidRequest,
     ModelNotFound,
     UpstreamFailed,
     UpstreamRejected,
@@ -87,8 +88,9 @@ class UpstreamPool:
     def resolve(self, name: str, *, visible: Callable[[str], bool]) -> ServedModel:
         """The model a client named, or the only sensible one if it named none.
 
-        Raises ModelNotFound, or UpstreamUnavailable while an upstream that might serve it has
-        never been reached. `visible` keeps other keys' models out of the suggestions.
+        Raises ModelNotFound, InvalidRequest if none was named, or UpstreamUnavailable while an
+        upstream that might serve it has never been reached. `visible` keeps other keys' models
+        out of the suggestions.
         """
         name = name or self._default_name(visible)
         for upstream in self.upstreams:
@@ -101,6 +103,13 @@ class UpstreamPool:
                 retry_after_seconds=2.0,
             )
         known = [model.name for model in self.models() if visible(model.name)]
+        if not name:
+            served = f" Served here: {', '.join(known)}." if known else ""
+            raise InvalidRequest(
+                f"Name a model: 'model' is missing.{served}",
+                code="missing_required_parameter",
+                param="model",
+            )
         raise ModelNotFound(_unknown_model(name, known), param="model")
 
     def _default_name(self, visible: Callable[[str], bool]) -> str:
@@ -133,8 +142,6 @@ class UpstreamPool:
 
 
 def _unknown_model(name: str, known: list[str]) -> str:
-    if not name:
-        return f"Name a model: 'model' is missing. Served here: {', '.join(known)}."
     near = get_close_matches(name[:200], known, n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what is."
     return f"The model '{name[:200]}' is not served here.{hint}"

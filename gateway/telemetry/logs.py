@@ -2,8 +2,9 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, TextIO
 
 import orjson
@@ -13,6 +14,16 @@ from gateway.telemetry.sink import LogSink
 
 LogFormat = Literal["auto", "json", "console"]
 Render = Callable[[MutableMapping[str, Any]], bytes]
+# At DEBUG these tell of every request of their own, every statement, every span.
+QUIET_LOGGERS = (
+    "aiosqlite",
+    "asyncio",
+    "httpcore2",
+    "httpx2",
+    "opentelemetry",
+    "uvicorn.error",
+    "urllib3",
+)
 Log = structlog.typing.FilteringBoundLogger
 
 
@@ -71,14 +82,21 @@ class Logging:
         root = logging.getLogger()
         root.handlers[:] = [_Forward(self.log)]
         root.setLevel(self.level)
-        for name in ("httpx2", "httpcore2", "uvicorn.error"):
+        for name in QUIET_LOGGERS:
             logging.getLogger(name).setLevel(max(self.level, logging.WARNING))
         logging.captureWarnings(True)
 
 
 def timestamp() -> str:
-    """Now, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Now, ISO 8601 in UTC with milliseconds."""
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    """The text of one second, formatted once in it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 class _SinkLogger:

@@ -1,5 +1,6 @@
 """Spans by OpenTelemetry's SDK, sent over OTLP; it reads the standard OTEL_* variables itself."""
 
+import threading
 from typing import Self
 
 from opentelemetry import trace
@@ -12,6 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import gateway
 from gateway.exchange import Exchange, Outcome
 
+CLOSE_SECONDS = 1.0
 FAILED = frozenset({Outcome.ERROR, Outcome.TRUNCATED})
 
 
@@ -33,7 +35,7 @@ class OtlpTracing:
         resource = Resource.create().merge(Resource({"service.version": gateway.__version__}))
         if resource.attributes.get(SERVICE_NAME) in (None, "unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: "vllm-gateway"}))
-        provider = TracerProvider(resource=resource)
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(_exporter(protocol)))
         return cls(provider)
 
@@ -53,8 +55,10 @@ class OtlpTracing:
         return OtlpSpan(span)
 
     def close(self) -> None:
-        """Send what is queued; the exporter's own time-out bounds it."""
-        self._provider.shutdown()
+        """Send what is queued, if the collector takes it at once: nobody waits for a dead one."""
+        sender = threading.Thread(target=self._provider.shutdown, name="otlp-close", daemon=True)
+        sender.start()
+        sender.join(CLOSE_SECONDS)
 
 
 class OtlpSpan:

@@ -7,6 +7,7 @@ from collections import deque
 
 LINES_MAX = 100_000
 BATCH_SECONDS = 0.02
+CLOSE_SECONDS = 2.0
 
 
 class LogSink:
@@ -35,15 +36,11 @@ class LogSink:
             self._has_lines.set()
 
     def close(self) -> None:
-        """Write what is left, for at most two seconds; lines that come later go straight out."""
+        """Write what is left, for at most two seconds: a reader that stands still must not keep
+        the process from ending."""
         self._is_closing = True
         self._has_lines.set()
-        self._thread.join(timeout=2.0)
-        self.write = self._write_through  # type: ignore[method-assign]  # the thread is gone
-
-    def _write_through(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._write_out()
+        self._thread.join(timeout=CLOSE_SECONDS)
 
     def _run(self) -> None:
         pause = threading.Event()

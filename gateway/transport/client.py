@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from gateway.errors import UpstreamFailed, UpstreamUnavailable
 from gateway.exchange import UpstreamAnswer
-from gateway.transport.connection import StaleConnection, TransportConfig, UpstreamConnection
+from gateway.transport.config import TransportConfig
+from gateway.transport.connection import StaleConnection, UpstreamConnection
 
 SWEEP_SECONDS = 0.1
 

@@ -8,39 +8,17 @@ a timer per request would cost more than the comparison.
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import NoReturn, cast
 
 import httptools
 
 from gateway.errors import GatewayError, UpstreamFailed, UpstreamTimeout, UpstreamTruncated
+from gateway.transport.config import TransportConfig
+from gateway.transport.head import HEADERS_MAX, OVERSIZED, fault_in, is_oversized
 
 BUFFERED_BYTES_MAX = 64 * 1024
 NEVER = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class TransportConfig:
-    """Time and size limits of the upstream side; seconds and bytes.
-
-    An answer that is not streamed begins when all of it is generated: until its first byte
-    `unstreamed_timeout_seconds` count. `keepalive_seconds` stays below the 5 s after which vLLM
-    closes an idle connection. `max_head_bytes` also bounds what may pass without any of the
-    body: trailers and chunk extensions.
-    """
-
-    connect_timeout_seconds: float = 2.0
-    first_byte_timeout_seconds: float = 120.0
-    unstreamed_timeout_seconds: float = 600.0
-    idle_timeout_seconds: float = 300.0
-    answer_timeout_seconds: float = 3600.0
-    keepalive_seconds: float = 3.0
-    max_head_bytes: int = 64 * 1024
-    max_idle_connections: int = 512
-
-
-HEADERS_MAX = 256
 
 
 class StaleConnection(Exception):
@@ -234,8 +212,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._is_paused = False
         if self._phase is _BODY:
             self.deadline = self._loop.time() + self._config.idle_timeout_seconds
-            self._transport.resume_reading()
-        elif self._phase is _COMPLETE:
+        if self._phase is not _CLOSED:
             self._transport.resume_reading()
 
     # What the event loop calls.
@@ -259,7 +236,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._buffered_bytes > buffered_bytes:
             self._framing_bytes = 0
         elif self._framing_bytes > self._config.max_head_bytes and self._phase is not _COMPLETE:
-            self._fail(UpstreamFailed(_OVERSIZED))
+            self._fail(UpstreamFailed(OVERSIZED))
             return
         if self._phase is _BODY and not self._is_paused:
             self.deadline = self._loop.time() + self._config.idle_timeout_seconds
@@ -330,12 +307,12 @@ class UpstreamConnection(asyncio.Protocol):
             # 100-continue and 103 early hints are not the answer (RFC 9110, 15.2).
             headers.clear()
             return
-        if self._framing_bytes > self._config.max_head_bytes and self._is_oversized():
-            self._refuse(_OVERSIZED)
-        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-            self._refuse("The upstream's answer has a transfer coding nobody asked for.")
-        if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            self._refuse("The upstream's answer is compressed, which nobody asked for.")
+        if self._framing_bytes > self._config.max_head_bytes and is_oversized(
+            headers, max_bytes=self._config.max_head_bytes
+        ):
+            self._refuse(OVERSIZED)
+        if (fault := fault_in(headers)) is not None:
+            self._refuse(fault)
         self.status = status
         self._may_be_kept = self._parser.should_keep_alive()
         self._ends_at_eof = b"content-length" not in headers and b"transfer-encoding" not in headers
@@ -356,16 +333,9 @@ class UpstreamConnection(asyncio.Protocol):
         if self._is_write_paused or self._transport.get_write_buffer_size():
             self._may_be_kept = False
 
-    def _is_oversized(self) -> bool:
-        head_bytes = sum(len(name) + len(value) for name, value in self.headers.items())
-        return head_bytes > self._config.max_head_bytes
-
     def _refuse(self, why: str) -> NoReturn:
         self._error = UpstreamFailed(why)
         raise ValueError(why)
-
-
-_OVERSIZED = "The upstream's answer has an oversized head."
 
 
 def _truncated() -> UpstreamTruncated:

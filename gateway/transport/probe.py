@@ -1,5 +1,6 @@
 """Probes over httpx2: is the upstream well, and which models does it serve."""
 
+import asyncio
 from typing import Any
 
 import httpx2
@@ -7,28 +8,39 @@ import httpx2
 from gateway.exchange import Health, ServedModel
 
 SILENT_PROBES_MAX = 3
+PATIENCE_SECONDS = 10.0
 
 
 class HttpProbe:
     """GET /health, then GET /v1/models with the upstream's key.
 
     A refused connection or a 503 counts at once; silence counts after three probes in a row,
-    since a vLLM that is busy loading a batch may be slow to say that it is well.
+    since a vLLM that is busy loading a batch may be slow to say that it is well. An answer that
+    is not whole after `patience_seconds` is silence too, however steadily it drips.
     """
 
-    def __init__(self, *, url: str, client: httpx2.AsyncClient, api_key: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        url: str,
+        client: httpx2.AsyncClient,
+        api_key: str | None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._url = url.rstrip("/")
         self._client = client
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._patience_seconds = patience_seconds
         self._silent_probes = 0
         self._last = Health(is_healthy=False, reason="not asked yet")
 
     async def check(self) -> Health:
         """Never raises for what the upstream does; the reason says what an operator can do."""
         try:
-            self._last = await self._ask()
+            async with asyncio.timeout(self._patience_seconds):
+                self._last = await self._ask()
             self._silent_probes = 0
-        except httpx2.TimeoutException:
+        except (TimeoutError, httpx2.TimeoutException):
             self._silent_probes += 1
             if self._silent_probes >= SILENT_PROBES_MAX or not self._last.is_healthy:
                 self._last = Health(is_healthy=False, reason=f"{self._url} does not answer in time")
@@ -68,6 +80,6 @@ def _models(listing: httpx2.Response) -> tuple[ServedModel, ...]:
         name = entry.get("id") if isinstance(entry, dict) else None
         if isinstance(name, str) and name:
             length = entry.get("max_model_len")
-            known = isinstance(length, int) and length > 0
+            known = type(length) is int and length > 0  # JSON true is an int to Python.
             models.append(ServedModel(name=name, context_tokens=length if known else None))
     return tuple(models)

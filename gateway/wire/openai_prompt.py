@@ -114,10 +114,25 @@ def tokenize_bodies(
     if operation is Operation.CHAT:
         chat = {name: fields[name] for name in _CHAT_TOKENIZE_FIELDS if name in fields}
         return (orjson.dumps({"model": model, **chat}),)
+    if operation is Operation.RESPONSES:
+        messages = _messages_of_response(fields)
+        return (orjson.dumps({"model": model, "messages": messages}),) if messages else ()
     if len(texts) > _MAX_TOKENIZE_BODIES:
         return ()
     options = {name: fields[name] for name in ("add_special_tokens",) if name in fields}
     return tuple(orjson.dumps({"model": model, "prompt": text, **options}) for text in texts)
+
+
+def _messages_of_response(fields: Mapping[str, object]) -> list[object]:
+    """The conversation that vLLM makes of a response's input; empty where more is in it."""
+    asked, instructions = fields.get("input"), fields.get("instructions")
+    items = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    if fields.get("tools") or fields.get("previous_response_id") or not isinstance(items, list):
+        return []
+    if not all(isinstance(item, dict) and "role" in item for item in items):
+        return []
+    system = [{"role": "system", "content": instructions}] if instructions else []
+    return [*system, *items]
 
 
 def _text_prompts(texts: tuple[str, ...]) -> Prompts:

@@ -45,11 +45,11 @@ async def test_a_stream_is_charged_whether_or_not_it_asks_for_usage(
     openai: AsyncOpenAI, gateway: GatewayProcess, vllm: VllmProcess, asks_for_usage: bool
 ) -> None:
     before = await vllm.tokens()
-    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asks_for_usage else {}
+    request: dict[str, Any] = {**FIXED, "messages": QUESTION, "max_tokens": 20, "stream": True}
+    if asks_for_usage:
+        request["stream_options"] = {"include_usage": True}
 
-    stream = await openai.chat.completions.create(
-        messages=QUESTION, max_tokens=20, stream=True, extra_body={"ignore_eos": True}, **FIXED, **options
-    )  # fmt: skip
+    stream: Any = await openai.chat.completions.create(**request, extra_body={"ignore_eos": True})
     chunks = [chunk async for chunk in stream]
 
     seen = [chunk.usage for chunk in chunks if chunk.usage is not None]
@@ -109,8 +109,8 @@ async def test_a_forced_tool_call_comes_back_whole(
     calls: Any = None
     for seed in (request_fields["seed"], *range(20)):
         # A random model may fill its tokens with white space; some seed writes a whole call.
-        fields = {**request_fields, "seed": seed}
-        answer = await openai.chat.completions.create(model="tiny", **fields)
+        fields: dict[str, Any] = {**request_fields, "model": "tiny", "seed": seed}
+        answer: Any = await openai.chat.completions.create(**fields)
         calls = answer.choices[0].message.tool_calls
         if calls and answer.choices[0].finish_reason != "length":
             break
@@ -124,7 +124,8 @@ async def test_a_streamed_tool_call_is_charged(
 ) -> None:
     before = await vllm.tokens()
 
-    stream = await openai.chat.completions.create(model="tiny", stream=True, **NAMED_CALL)
+    request: dict[str, Any] = {**NAMED_CALL, "model": "tiny", "stream": True}
+    stream: Any = await openai.chat.completions.create(**request)
     names = [
         call.function.name
         async for chunk in stream
@@ -155,7 +156,7 @@ async def test_responses_are_charged_streamed_or_not(
 async def test_near_the_quota_the_prompt_is_counted_exactly_and_the_output_bounded(
     vllm: VllmProcess, tmp_path: Any
 ) -> None:
-    settings = {"VLLM_URL": vllm.url, "DAILY_TOKEN_QUOTA": "60"}
+    settings: dict[str, Any] = {"VLLM_URL": vllm.url, "DAILY_TOKEN_QUOTA": "60"}
     async with GatewayProcess(folder=tmp_path, **settings) as gateway:
         request = {"messages": QUESTION, "max_tokens": 500, "ignore_eos": True, **FIXED}
 

@@ -337,12 +337,24 @@ def test_prompts_are_counted_one_by_one() -> None:
     ]
 
 
+def test_a_response_is_counted_as_the_conversation_it_becomes() -> None:
+    (text,) = parsed(Operation.RESPONSES, instructions="Be brief").tokenize_bodies(model="m")
+    assert orjson.loads(text)["messages"] == [
+        {"role": "system", "content": "Be brief"},
+        {"role": "user", "content": "Hello"},
+    ]
+
+    (items,) = parsed(Operation.RESPONSES, input=MESSAGES).tokenize_bodies(model="m")
+    assert orjson.loads(items)["messages"] == MESSAGES
+
+
 @pytest.mark.parametrize(
     ("operation", "fields"),
     [
         (Operation.COMPLETIONS, {"prompt": [1, 2]}),
         (Operation.COMPLETIONS, {"prompt": ["a"] * 17}),
-        (Operation.RESPONSES, {}),
+        (Operation.RESPONSES, {"tools": [{"type": "function", "name": "f"}]}),
+        (Operation.RESPONSES, {"input": [{"type": "function_call_output", "output": "7"}]}),
         (Operation.EMBEDDINGS, {"input": MESSAGES}),
         (
             Operation.CHAT,

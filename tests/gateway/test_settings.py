@@ -1,0 +1,195 @@
+"""Settings: defaults that start, every fault at once, and no secret shown."""
+
+import pytest
+
+from gateway.exchange import RateLimit
+from gateway.settings import TABLE, ConfigurationError, Settings
+from gateway.telemetry.traces import NoTracing, open_tracing
+
+KEY = {"GATEWAY_API_KEYS": "sk-test-abcdefgh"}
+
+
+def fault_of(**environ: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env(KEY | environ)
+    assert len(caught.value.faults) == 1
+    return caught.value.faults[0]
+
+
+def test_the_defaults_are_valid() -> None:
+    settings = Settings.from_env({})
+
+    assert settings.server.host == "127.0.0.1"
+    assert settings.server.drain_seconds == 30.0
+    assert settings.inference.max_body_bytes == 32 * 1024 * 1024
+    assert settings.journal.flush_seconds == 0.1
+    assert settings.origin.trusted_proxies == ()
+    assert settings.cors_origins == frozenset()
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    assert Settings.from_env({"GATEWAY_PORT": " ", "DRAIN_SECONDS": ""}) == Settings.from_env({})
+
+
+def test_every_fault_is_told_and_names_its_variable() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"GATEWAY_PORT": "x", "DRAIN_SECONDS": "-1", "LOG_LEVEL": "LOUD"})
+
+    names = [fault.partition("=")[0] for fault in caught.value.faults]
+    assert names == ["GATEWAY_PORT", "DRAIN_SECONDS", "LOG_LEVEL"]
+    assert str(caught.value).count("\n") == 2
+
+
+BAD = {
+    "GATEWAY_PORT": ("65536", "-1", "80.5", "http"),
+    "VLLM_URL": (
+        "vllm:8000",
+        "ftp://vllm",
+        "http://",
+        "http://a/v1",
+        "http://a?b",
+        "http://a,http://a",
+        "http://a:99999",
+        ",",
+    ),
+    "DAILY_TOKEN_QUOTA": ("-1", "many", "1.5"),
+    "QUOTA_TIMEZONE": ("Mars/Olympus", "../etc/passwd", "/etc/localtime"),
+    "QUOTA_FLUSH_SECONDS": ("0", "nan", "inf", "-1", "soon"),
+    "RATE_LIMIT_PER_IP": ("fast", "0/minute", "10/fortnight", "-1/second"),
+    "RATE_LIMIT_PER_KEY": ("600", "10/second;x"),
+    "MAX_CONCURRENT_PER_KEY": ("0", "none"),
+    "TRUSTED_PROXIES": ("10.0.0.0/33", "proxy.example"),
+    "METRICS_ALLOW": ("everyone",),
+    "CIRCUIT_FAILURE_THRESHOLD": ("0", "1.5"),
+    "CIRCUIT_FAILURE_RATIO": ("0", "1.1", "half"),
+    "MAX_BODY_BYTES": ("0", "32MiB"),
+    "MAX_IN_FLIGHT": ("0",),
+    "MAX_QUEUED": ("-1",),
+    "DRAIN_SECONDS": ("-1", "forever"),
+    "METRICS_PORT": ("99999", "x"),
+    "LOG_LEVEL": ("TRACE", "2"),
+    "LOG_FORMAT": ("xml",),
+    "KEEPALIVE_TIMEOUT_SECONDS": ("0", "1.5"),
+    "UNSTREAMED_TIMEOUT_SECONDS": ("0", "x"),
+}
+
+
+@pytest.mark.parametrize(("name", "raw"), [(name, raw) for name in BAD for raw in BAD[name]])
+def test_a_bad_value_is_told_with_its_variable_and_itself(name: str, raw: str) -> None:
+    assert fault_of(**{name: raw}).startswith(f"{name}={raw}: ")
+
+
+@pytest.mark.parametrize(
+    "raw", ["sk-söcret-1", "name=", "=sk-secret-1", "sk secret-1", "a=sk\tsecret-1"]
+)
+def test_a_bad_key_is_told_without_being_shown(raw: str) -> None:
+    fault = fault_of(GATEWAY_API_KEYS=raw)
+
+    assert fault.startswith("GATEWAY_API_KEYS: ")
+    assert "cret-1" not in fault
+
+
+def test_credentials_in_a_url_are_refused_without_being_shown() -> None:
+    fault = fault_of(VLLM_URL="http://user:hunter2@vllm:8000")
+
+    assert "VLLM_API_KEY" in fault
+    assert "hunter2" not in fault
+
+
+def test_secrets_do_not_show_in_a_repr() -> None:
+    settings = Settings.from_env({**KEY, "VLLM_API_KEY": "sk-upstream-1"})
+
+    assert "sk-test" not in repr(settings)
+    assert "sk-upstream" not in repr(settings)
+
+
+OFF = ("DAILY_TOKEN_QUOTA", "MAX_CONCURRENT_PER_KEY", "MAX_BODY_BYTES", "MAX_IN_FLIGHT")
+
+
+def test_off_means_no_limit() -> None:
+    switched = dict.fromkeys((*OFF, "RATE_LIMIT_PER_IP", "RATE_LIMIT_PER_KEY"), "OFF")
+
+    settings = Settings.from_env(switched)
+
+    assert settings.key_defaults.daily_token_quota is None
+    assert settings.key_defaults.max_concurrent is None
+    assert settings.key_defaults.rate_limits == ()
+    assert settings.address_limits == ()
+    assert settings.inference.max_body_bytes is None
+    assert settings.admission.max_in_flight is None
+
+
+def test_keys_with_and_without_names_are_read() -> None:
+    settings = Settings.from_env({"GATEWAY_API_KEYS": "sk-aaaaaaaa, team=sk-bbbb=bbb ,"})
+
+    keys = [(name, secret.reveal()) for name, secret in settings.static_keys]
+    assert keys == [(None, "sk-aaaaaaaa"), ("team", "sk-bbbb=bbb")]
+
+
+def test_several_windows_and_upstreams_are_read() -> None:
+    settings = Settings.from_env(
+        {"RATE_LIMIT_PER_IP": "10/second;600/minute", "VLLM_URL": "http://a:1/, https://b/vllm"}
+    )
+
+    assert settings.address_limits == (RateLimit(10, 1.0), RateLimit(600, 60.0))
+    assert settings.upstream_urls == ("http://a:1", "https://b/vllm")
+
+
+def test_a_host_address_is_a_network_of_one() -> None:
+    settings = Settings.from_env({"TRUSTED_PROXIES": "10.1.2.3, 2001:db8::/32"})
+
+    assert {str(network) for network in settings.origin.trusted_proxies} == {
+        "10.1.2.3/32",
+        "2001:db8::/32",
+    }
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, 600.0),
+        ({"FIRST_BYTE_TIMEOUT_SECONDS": "7"}, 7.0),
+        ({"FIRST_BYTE_TIMEOUT_SECONDS": "7", "UNSTREAMED_TIMEOUT_SECONDS": "9"}, 9.0),
+    ],
+)
+def test_unstreamed_answers_have_their_own_patience(
+    environ: dict[str, str], seconds: float
+) -> None:
+    assert Settings.from_env(environ).transport.unstreamed_timeout_seconds == seconds
+
+
+def test_the_longest_open_time_is_never_below_the_first() -> None:
+    settings = Settings.from_env({"CIRCUIT_OPEN_SECONDS": "90"})
+
+    assert settings.breaker.open_max_seconds == 90.0
+
+
+def test_unknown_variables_of_ours_are_warned_about() -> None:
+    settings = Settings.from_env({"GATEWAY_API_KEY": "x", "GATEWAY_ZZZ": "x", "PATH": "/"})
+
+    assert [warning.split()[0] for warning in settings.warnings] == [
+        "GATEWAY_API_KEY",
+        "GATEWAY_ZZZ",
+    ]
+    assert "did you mean GATEWAY_API_KEYS?" in settings.warnings[0]
+
+
+def test_names_are_unique_and_every_setting_says_what_it_does() -> None:
+    names = [setting.name for setting in TABLE]
+
+    assert len(names) == len(set(names))
+    assert all(setting.help for setting in TABLE)
+
+
+@pytest.mark.parametrize(
+    "otel",
+    [
+        {},
+        {"OTEL_SERVICE_NAME": "a"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_SDK_DISABLED": "TRUE"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_TRACES_EXPORTER": "none"},
+    ],
+)
+def test_traces_are_off_unless_an_endpoint_is_named(otel: dict[str, str]) -> None:
+    assert isinstance(open_tracing(otel), NoTracing)
