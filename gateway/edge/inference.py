@@ -1,7 +1,7 @@
 """The endpoint of every inference call: body, parse, dispatch, and the client that is answered."""
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.dispatch import Dispatcher
 from gateway.edge.asgi import Receive, Scope, Send, exchange_of, respond
@@ -30,17 +30,15 @@ class InferenceConfig:
 class AsgiClient:
     """dispatch's Client over ASGI."""
 
-    __slots__ = ("_exchange", "_has_begun", "_limit_headers", "_send", "is_finished")
+    __slots__ = ("_exchange", "_has_begun", "_limit_headers", "_send")
 
     def __init__(self, send: Send, exchange: Exchange, limit_headers: LimitHeaders) -> None:
         self._send = send
         self._exchange = exchange
         self._limit_headers = limit_headers
         self._has_begun = False
-        self.is_finished = False
 
     async def answer(self, *, content_type: bytes, body: bytes) -> None:
-        self.is_finished = True
         headers = self._limit_headers(self._exchange)
         await respond(self._send, status=200, body=body, content_type=content_type, headers=headers)
 
@@ -52,7 +50,6 @@ class AsgiClient:
     async def finish(self, last: bytes) -> None:
         if not self._has_begun:
             await self._begin()
-        self.is_finished = True
         await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _begin(self) -> None:
@@ -89,20 +86,13 @@ class InferenceEndpoint:
         client = AsgiClient(send, exchange, self._limit_headers)
         with Interruption() as interruption:
             self._lifecycle.enter(interruption)
-            watcher = asyncio.create_task(_watch(receive, client, interruption))
+            # Without this the GPU writes to nobody: sending to a client that left is no error.
+            scope["gateway.departure"](partial(_leave, interruption))
             try:
                 await self._dispatch(call, exchange, client)
             finally:
-                watcher.cancel()
                 self._lifecycle.leave(interruption)
 
 
-async def _watch(receive: Receive, client: AsgiClient, interruption: Interruption) -> None:
-    """Await the client's disconnect: without this the GPU writes to nobody.
-
-    The server reports the end of a finished response in the same way; that is no departure.
-    """
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    if not client.is_finished:
-        interruption.interrupt(ClientDisconnected("The client left before the answer ended."))
+def _leave(interruption: Interruption) -> None:
+    interruption.interrupt(ClientDisconnected("The client left before the answer ended."))

@@ -1,5 +1,7 @@
 """The x-ratelimit-* headers of OpenAI: what a caller has left, and when it comes back."""
 
+from functools import lru_cache
+
 from gateway.clock import Clock
 from gateway.exchange import Exchange
 from gateway.quota.ledger import Ledger
@@ -41,7 +43,12 @@ def go_duration(seconds: float) -> bytes:
     """OpenAI writes resets as Go durations: 12ms, 1s, 6m0s, 9h10m0s."""
     if seconds < 1:
         return b"%dms" % round(max(seconds, 0) * 1000)
-    minutes, rest = divmod(round(seconds), 60)
+    return _whole_duration(round(seconds))
+
+
+@lru_cache(maxsize=1024)
+def _whole_duration(seconds: int) -> bytes:
+    minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return b"%dh%dm%ds" % (hours, minutes, rest)

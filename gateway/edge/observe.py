@@ -1,5 +1,6 @@
 """The outermost layer: opens the Exchange, sees what is sent, records it once."""
 
+import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ class Observe:
         self._recorder = recorder
         self._clock = clock
         self._origin = origin
+        # Unique across restarts and machines by its random part, within one by the number.
+        self._prefix = f"req-{os.urandom(8).hex()}"
+        self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,7 +54,7 @@ class Observe:
         if ACCEPTED_REQUEST_ID.fullmatch(offered):
             request_id = offered.decode("ascii")
         else:
-            request_id = "req-" + os.urandom(12).hex()
+            request_id = f"{self._prefix}{next(self._numbers):08x}"
         exchange = Exchange(
             request_id=request_id,
             method=scope["method"],

@@ -59,6 +59,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._write_deadline = NEVER
         self._head_bytes = 0
         self._read_bytes = 0
+        self._answering: GatewayCycle | None = None
         self._refusal = RequestRefused(400, "The request is not valid HTTP/1.1.")
 
     # Called by the event loop.
@@ -85,6 +86,13 @@ class GatewayProtocol(HttpToolsProtocol):
             self._enter(self._phase)
         elif before is _Phase.HEAD and self._head_bytes > HEADER_BYTES_MAX:
             self._refuse(_too_large())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # uvicorn tells the request read last; the one that is answered may be an earlier one.
+        if self._answering is not None:
+            self._answering.depart()
+        self.pipeline.clear()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -168,6 +176,7 @@ class GatewayProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
+        scope["gateway.departure"] = cycle.watch_departure  # type: ignore[typeddict-unknown-key]  # ours
         self._phase = _Phase.BODY
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
@@ -178,6 +187,10 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._phase = _Phase.NOTHING
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _check_head(self) -> None:
         """What RFC 9112 demands and llhttp lets pass. Raising makes the parser stop."""

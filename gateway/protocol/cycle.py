@@ -1,5 +1,6 @@
 """One request and its response."""
 
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -16,6 +17,22 @@ class GatewayCycle(RequestResponseCycle):
 
     _head: bytes | None = None
     _fault: GatewayError | None = None
+    _on_departure: Callable[[], None] | None = None
+
+    def watch_departure(self, on_departure: Callable[[], None]) -> None:
+        """Call back if the client leaves before the response is complete; ASGI's own way, a
+        task that awaits `receive`, costs as much as the rest of this class."""
+        if self.disconnected:
+            on_departure()
+        self._on_departure = on_departure
+
+    def depart(self) -> None:
+        """The connection is lost."""
+        if not self.response_complete:
+            self.disconnected = True
+            self.message_event.set()
+            if self._on_departure is not None:
+                self._on_departure()
 
     def end_body(self, fault: GatewayError) -> None:
         """The rest of the body will not come: whoever asks for it hears why."""
@@ -33,6 +50,7 @@ class GatewayCycle(RequestResponseCycle):
                 self.transport.write(self._head or b"")
                 self.transport.close()
             self.on_response = _nothing
+            self._on_departure = None
 
     async def receive(self) -> Any:
         """As in ASGI. Raises what `end_body` was given while the body is not complete."""
