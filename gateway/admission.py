@@ -132,7 +132,7 @@ class AdmissionGate:
         """How long the queue, and one more behind it, takes at the recent rate of completions."""
         intervals = len(self._completions) - 1
         if intervals < 1:
-            return _LONGEST_RETRY_SECONDS
+            return _SHORTEST_RETRY_SECONDS  # Nothing is known yet: a fresh gateway is kind.
         # Measured up to now, so that an upstream that has stopped answering slows the estimate.
         observed_seconds = self._monotonic() - self._completions[0]
         expected_seconds = (self.queued + 1) * observed_seconds / intervals

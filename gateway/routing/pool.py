@@ -10,7 +10,6 @@ from gateway.errors import (
     InvalidRequest,
     ModelNotFound,
     UpstreamFailed,
-    UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -22,8 +21,8 @@ from gateway.routing.upstream import Upstream
 class Lease:
     """A slot at one upstream and its breaker's permit, given back on leaving the block.
 
-    Leaving by an upstream's failure counts against it; by its own 4xx, for it: it lives. All
-    else without a verdict is neutral: the client left, or nothing was learnt.
+    Leaving by an upstream's failure counts against it. All else without a verdict is neutral:
+    the client left, nothing was learnt, or a 4xx, which an engine that is dead can say too.
     """
 
     __slots__ = ("_permit", "upstream")
@@ -45,8 +44,6 @@ class Lease:
         self.upstream.in_flight -= 1
         if isinstance(error, UpstreamFailed | UpstreamTimeout | UpstreamUnavailable):
             self.fail()
-        elif isinstance(error, UpstreamRejected):
-            self.succeed()
         self._permit.release()
 
     def begin_answer(self) -> None:

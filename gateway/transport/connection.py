@@ -68,6 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._framing_bytes = 0
         self._chunks: list[bytes] = []
         self._buffered_bytes = 0
+        self._has_body = False
         self._ends_at_eof = False
         self._may_be_kept = False
         self._answer_deadline = NEVER
@@ -178,11 +179,12 @@ class UpstreamConnection(asyncio.Protocol):
     def _timeout_message(self, now: float) -> str:
         if now >= self._answer_deadline:
             limit, name = self._config.answer_timeout_seconds, "ANSWER_TIMEOUT_SECONDS"
-        elif self._phase is _HEAD:
+        elif not self._has_body:
             limit, name = self._patience
         else:
             limit, name = self._config.idle_timeout_seconds, "IDLE_TIMEOUT_SECONDS"
-        return f"The upstream was given up after {limit:g} s {self._phase.value} ({name})."
+        where = _BODY if self._has_body else _HEAD
+        return f"The upstream was given up after {limit:g} s {where.value} ({name})."
 
     async def _wait(self) -> None:
         if self._error is not None:
@@ -238,7 +240,8 @@ class UpstreamConnection(asyncio.Protocol):
         elif self._framing_bytes > self._config.max_head_bytes and self._phase is not _COMPLETE:
             self._fail(UpstreamFailed(OVERSIZED))
             return
-        if self._phase is _BODY and not self._is_paused:
+        # vLLM sends a stream's head before it has generated anything: the head ends no patience.
+        if self._phase is _BODY and self._has_body and not self._is_paused:
             self.deadline = self._loop.time() + self._config.idle_timeout_seconds
             if self._buffered_bytes > BUFFERED_BYTES_MAX:
                 self._pause()
@@ -319,6 +322,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._phase = _BODY
 
     def on_body(self, body: bytes) -> None:
+        self._has_body = True
         self._chunks.append(body)
         self._buffered_bytes += len(body)
 

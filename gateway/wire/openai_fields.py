@@ -32,6 +32,7 @@ REFUSED_FIELDS: Final[Mapping[str, str]] = {
 DROPPED_FIELDS: Final[Mapping[str, str]] = {
     "mm_payload": "only render endpoints read it, and those are not offered",
     "return_mm_kwargs": "only render endpoints read it, and those are not offered",
+    "stream_interval": "hides tokens between events from whoever counts them",
     "session_id": "an engine-side affinity key that callers could share or guess",
 }
 

@@ -149,9 +149,9 @@ async def test_a_full_queue_refuses_at_once_and_says_why(clock: FakeClock) -> No
             gate.take()
         assert refused.value.message == (
             "The gateway is full: 1 requests are running (MAX_IN_FLIGHT=1) and 2 are waiting"
-            " (MAX_QUEUED=2). Try again in 10 s."
+            " (MAX_QUEUED=2). Try again in 1 s."
         )
-        assert refused.value.retry_after_seconds == 10.0
+        assert refused.value.retry_after_seconds == 1.0
         assert (gate.in_flight, gate.queued) == (1, 2)
 
 

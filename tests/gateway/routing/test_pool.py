@@ -230,16 +230,9 @@ def test_what_is_not_the_upstreams_fault_does_not_count_against_it(
     assert upstream.breaker.state is BreakerState.CLOSED
 
 
-def test_a_rejection_proves_that_the_upstream_lives(clock: FakeClock) -> None:
-    upstream = upstream_of("a", clock=clock)
-    failed(upstream)
-    clock.advance(5.0)
-    leave_by(upstream, REJECTION)
-    assert upstream.breaker.state is BreakerState.CLOSED
-
-
-@pytest.mark.parametrize("error", [asyncio.CancelledError(), ClientDisconnected("left")])
-def test_a_cancelled_probe_proves_nothing_and_makes_room_for_the_next(
+# A server whose engine is dead still refuses what is wrong with a request.
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), ClientDisconnected("left"), REJECTION])
+def test_a_cancelled_or_rejected_probe_proves_nothing_and_makes_room_for_the_next(
     clock: FakeClock, error: BaseException
 ) -> None:
     upstream = upstream_of("a", clock=clock)

@@ -82,6 +82,16 @@ async def test_the_head_has_a_deadline(
         assert client.open_connections == 0
 
 
+async def test_a_streams_head_is_no_first_byte() -> None:
+    config = TransportConfig(first_byte_timeout_seconds=SHORT_SECONDS)
+    async with talking((Receive(), Send(STREAM_HEAD), Hang()), config=config) as (client, _):
+        with (
+            closing(await send(client)) as answer,
+            pytest.raises(UpstreamTimeout, match="FIRST_BYTE_TIMEOUT_SECONDS"),
+        ):
+            await answer.read_chunk()
+
+
 async def test_an_answer_that_is_not_streamed_may_take_longer_than_a_streams_first_byte() -> None:
     config = TransportConfig(first_byte_timeout_seconds=SHORT_SECONDS)
     async with talking((Receive(), Wait(0.3), Send(OK)), config=config) as (client, _):
