@@ -65,6 +65,7 @@ test-vllm: .venv/.dev ## Against a real vLLM on the CPU (installs it on first us
 	$(BIN)/python -m pytest -m vllm tests/vllm $(ARGS)
 
 bench: .venv/.dev ## Throughput and latency against nginx, in the same run
+	-@$(BIN)/python -m tests.benchmarks.nginx
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 # --- Keep ---------------------------------------------------------------------------------

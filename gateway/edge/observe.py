@@ -51,7 +51,7 @@ class Observe:
     def _open(self, scope: Scope) -> Exchange:
         headers = dict(scope["headers"])
         offered = headers.get(b"x-request-id", b"")
-        if ACCEPTED_REQUEST_ID.fullmatch(offered):
+        if offered and ACCEPTED_REQUEST_ID.fullmatch(offered):
             request_id = offered.decode("ascii")
         else:
             request_id = f"{self._prefix}{next(self._numbers):08x}"
