@@ -1,5 +1,6 @@
 """The x-ratelimit-* headers of OpenAI: what a caller has left, and when it comes back."""
 
+from datetime import datetime
 from functools import lru_cache
 
 from gateway.clock import Clock
@@ -23,6 +24,7 @@ class LimitHeaders:
     def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._reset_text = lru_cache(maxsize=4)(self._until)
 
     def __call__(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         if exchange.principal is None:
@@ -30,13 +32,17 @@ class LimitHeaders:
         standing = self._ledger.standing(exchange.principal)
         if standing.limit is None or standing.remaining is None:
             return exchange.limit_headers
-        reset_seconds = (standing.resets_at - self._clock.now()).total_seconds()
+        second = int(self._clock.monotonic())
         return [
             *exchange.limit_headers,
             (b"x-ratelimit-limit-tokens", b"%d" % standing.limit),
             (b"x-ratelimit-remaining-tokens", b"%d" % standing.remaining),
-            (b"x-ratelimit-reset-tokens", go_duration(reset_seconds)),
+            (b"x-ratelimit-reset-tokens", self._reset_text(standing.resets_at, second)),
         ]
+
+    def _until(self, resets_at: datetime, _second: int) -> bytes:
+        """Worked out once a second, which the second argument stands for."""
+        return go_duration((resets_at - self._clock.now()).total_seconds())
 
 
 def go_duration(seconds: float) -> bytes:

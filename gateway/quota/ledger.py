@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.errors import QuotaExceeded, QuotaReserved, Refusal
 from gateway.exchange import Principal, TokenUsage
@@ -44,8 +44,7 @@ class TokenDemand:
         return remaining, (remaining - self.input_tokens) // self.choices
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Where a key stands now; `limit` and `remaining` are None where it has no quota.
 
     Debt shows as `used` above `limit`; `remaining` is never negative.
