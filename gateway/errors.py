@@ -22,6 +22,8 @@
     +- UpstreamRejected          4xx  vLLM's own refusal, in our envelope
     +- UpstreamFailed            502  broken or nonsensical answer
     |  +- UpstreamTruncated      502  the answer began and did not end
+    |  +- UpstreamMisconfigured  502  the upstream refuses us, not the caller
+    +- AnswerTooLarge            502  a whole answer beyond the bound
     +- UpstreamTimeout           504
     +- ClientDisconnected        499  nobody is left to answer
     +- InternalError             500
@@ -286,6 +288,20 @@ class UpstreamTruncated(UpstreamFailed):
     """The answer began and never came to its end."""
 
     code = "upstream_truncated"
+
+
+class UpstreamMisconfigured(UpstreamFailed):
+    """The upstream refuses us, not the caller: our key, a redirect. It is alive all the same, so
+    another one may be tried, but its circuit stays as it is."""
+
+
+class AnswerTooLarge(GatewayError):
+    """A whole answer beyond `MAX_ANSWER_BYTES`: the request's doing, no fault of the upstream."""
+
+    status = 502
+    kind = ErrorKind.UPSTREAM
+    code = "answer_too_large"
+    should_retry = False
 
 
 class UpstreamTimeout(GatewayError):
