@@ -126,8 +126,9 @@ class ResponseReader(Protocol):
     def feed(self, chunk: bytes) -> bytes:
         """Take one read of the upstream, return what the client is to get (maybe nothing).
 
-        Raises UpstreamFailed when the upstream reports a failure inside the stream; what is
-        to be sent before the error is then in `rescued`.
+        Raises UpstreamFailed when the upstream reports a failure inside the stream, and
+        UpstreamRejected when it blames the request; what is to be sent before the error is
+        then in `rescued`.
         """
         ...
 
@@ -220,7 +221,16 @@ class UpstreamAnswer(Protocol):
         ...
 
     async def read(self, *, limit_bytes: int) -> bytes:
-        """The whole body. Raises UpstreamFailed beyond the limit, and as `read_chunk` does."""
+        """The whole body. Raises AnswerTooLarge beyond the limit, and as `read_chunk` does."""
+        ...
+
+    def take_unread(self) -> bytes:
+        """What has arrived and was not read, without waiting; for counting what nobody took."""
+        ...
+
+    def see_out(self) -> None:
+        """Close an answer whose rest is of no interest, but let it end, so that the connection
+        can be kept: the terminator of a stream has passed."""
         ...
 
     def close(self) -> None:
@@ -274,6 +284,7 @@ class Exchange:
         "trace_headers",
         "upstream",
         "usage",
+        "was_counted",
     )
 
     def __init__(
@@ -294,6 +305,8 @@ class Exchange:
         self.limit: str | None = None
         self.usage = NO_USAGE
         self.attempts = 0
+        # An upstream's tokenizer has worked on the prompt: no later refusal is for nothing.
+        self.was_counted = False
         self.queue_seconds = 0.0
         self.sent_at: float | None = None
         self.answered_at: float | None = None

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
-from gateway.errors import GatewayError, UpstreamFailed
+from gateway.errors import GatewayError
 from gateway.exchange import NO_USAGE, Client, ResponseReader, TokenUsage, UpstreamAnswer
-
-AFTER_THE_END_SECONDS = 1.0
 
 
 class Meter:
@@ -82,30 +81,27 @@ async def relay(
     terminator, so one error event can follow.
     """
     awaits_content = True
-    while chunk := await answer.read_chunk():
-        try:
-            events = reader.feed(chunk)
-        except UpstreamFailed:
-            if reader.rescued:
-                await client.send(reader.rescued)
-            raise
-        if awaits_content and reader.saw_content:
-            awaits_content = False
-            on_content()
-        if reader.is_complete:
-            await client.finish(events)
-            await _see_out(answer)
-            return
-        if events:
-            await client.send(events)
-    await client.finish(reader.finish())
-
-
-async def _see_out(answer: UpstreamAnswer) -> None:
-    """After the terminator: let the upstream end its answer, so that the connection is kept."""
     try:
-        async with asyncio.timeout(AFTER_THE_END_SECONDS):
-            while await answer.read_chunk():
-                pass
-    except (TimeoutError, GatewayError):
-        return  # The client has everything; the connection is closed instead of kept.
+        while chunk := await answer.read_chunk():
+            try:
+                events = reader.feed(chunk)
+            except GatewayError:
+                if reader.rescued:
+                    await client.send(reader.rescued)
+                raise
+            if awaits_content and reader.saw_content:
+                awaits_content = False
+                on_content()
+            if reader.is_complete:
+                # At once, slots and all: vLLM may take its time to end what has ended.
+                answer.see_out()
+                await client.finish(events)
+                return
+            if events:
+                await client.send(events)
+        await client.finish(reader.finish())
+    except asyncio.CancelledError:
+        # Generated, and not taken by a slow client that left: it counts all the same.
+        with suppress(GatewayError):
+            reader.feed(answer.take_unread())
+        raise

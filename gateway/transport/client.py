@@ -49,6 +49,15 @@ class _Answer:
             return None  # An HTTP date: rare from an inference server, and safe to ignore.
         return seconds if seconds is not None and 0 <= seconds < math.inf else None
 
+    def take_unread(self) -> bytes:
+        return self._connection.take_unread() if self._is_open else b""
+
+    def see_out(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            self.read_chunk = self.read = _read_after_close
+            self._connection.see_out(self._client.take_back)
+
     def close(self) -> None:
         if self._is_open:
             self._is_open = False
@@ -180,7 +189,10 @@ class UpstreamClient:
             await asyncio.sleep(SWEEP_SECONDS)
             now = self._loop.time()
             for connection in [c for c in self._connections if c.next_deadline <= now]:
-                connection.expire(now)
+                try:
+                    connection.expire(now)
+                except Exception:
+                    connection.abort()  # Whatever it was, the others keep their deadlines.
 
 
 def _fixed_headers(host: str, api_key: str | None) -> bytes:

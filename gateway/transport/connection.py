@@ -13,11 +13,18 @@ from typing import NoReturn, cast
 
 import httptools
 
-from gateway.errors import GatewayError, UpstreamFailed, UpstreamTimeout, UpstreamTruncated
+from gateway.errors import (
+    AnswerTooLarge,
+    GatewayError,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
 from gateway.transport.config import TransportConfig
 from gateway.transport.head import HEADERS_MAX, OVERSIZED, fault_in, is_oversized
 
 BUFFERED_BYTES_MAX = 64 * 1024
+AFTER_THE_END_SECONDS = 1.0
 NEVER = math.inf
 
 
@@ -69,6 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._buffered_bytes = 0
         self._has_body = False
+        self._on_end: Callable[[UpstreamConnection], None] | None = None
         self._ends_at_eof = False
         self._may_be_kept = False
         self._answer_deadline = NEVER
@@ -135,8 +143,34 @@ class UpstreamConnection(asyncio.Protocol):
             size += len(chunk)
             if size > limit_bytes:
                 self.abort()
-                raise UpstreamFailed(f"The upstream's answer is larger than {limit_bytes} bytes.")
+                raise AnswerTooLarge(
+                    f"The answer is larger than {limit_bytes} bytes (MAX_ANSWER_BYTES); ask for "
+                    "less at a time."
+                )
         return b"".join(parts)
+
+    def take_unread(self) -> bytes:
+        """See UpstreamAnswer."""
+        chunks, self._chunks = self._chunks, []
+        return b"".join(chunks)
+
+    def see_out(self, on_end: Callable[["UpstreamConnection"], None]) -> None:
+        """Read the rest of the answer and drop it; `on_end` gets the connection if that ends
+        soon, else it is cut."""
+        self._on_end = on_end
+        self._answer_deadline = NEVER
+        self.deadline = self._loop.time() + AFTER_THE_END_SECONDS
+        if self._is_paused:
+            self._is_paused = False
+            self._transport.resume_reading()
+        self._drop()
+
+    def _drop(self) -> None:
+        self._chunks = []
+        self._buffered_bytes = 0
+        if self._phase is _COMPLETE and self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            on_end(self)
 
     def release(self) -> bool:
         """End the exchange. True if the connection may carry another one."""
@@ -241,7 +275,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(UpstreamFailed(OVERSIZED))
             return
         # vLLM sends a stream's head before it has generated anything: the head ends no patience.
-        if self._phase is _BODY and self._has_body and not self._is_paused:
+        if self._on_end is not None:
+            self._drop()
+        elif self._phase is _BODY and self._has_body and not self._is_paused:
             self.deadline = self._loop.time() + self._config.idle_timeout_seconds
             if self._buffered_bytes > BUFFERED_BYTES_MAX:
                 self._pause()
@@ -253,6 +289,8 @@ class UpstreamConnection(asyncio.Protocol):
         if self._phase is _BODY and self._ends_at_eof:
             self._complete()
             self._wake()
+            if self._on_end is not None:
+                self._drop()
         elif self._phase is _HEAD:
             self._fail(self._lost_before_the_answer())
         elif self._phase is _BODY:

@@ -10,6 +10,7 @@ from gateway.errors import (
     ErrorKind,
     GatewayError,
     UpstreamFailed,
+    UpstreamMisconfigured,
     UpstreamRejected,
     UpstreamUnavailable,
 )
@@ -68,7 +69,7 @@ def read_rejection(status: int, body: bytes, *, retry_after_seconds: float | Non
     """What a non-2xx answer of an upstream means for the caller."""
     message, param = _said(body)
     if status in (401, 403):
-        return UpstreamFailed(
+        return UpstreamMisconfigured(
             "The upstream refused the gateway's own key; the operator must correct VLLM_API_KEY.",
             code="upstream_auth",
         )
@@ -85,24 +86,25 @@ def read_rejection(status: int, body: bytes, *, retry_after_seconds: float | Non
             "The upstream is not available.", retry_after_seconds=retry_after_seconds
         )
     if status == 500 and _TOO_LONG.search(message):
-        return _passed_on(400, message, param)
+        status = 400
     if status in _PASSED_ON:
         return _passed_on(status, message, param)
-    return UpstreamFailed(_INTERNAL if status >= 500 else _unexpected(status))
+    if status >= 500:
+        return UpstreamFailed(_INTERNAL)
+    return UpstreamMisconfigured(f"The upstream answered with the unexpected status {status}.")
 
 
-def stream_failure(reported: object) -> UpstreamFailed:
-    """What an error event inside a stream means: vLLM's words where it blames the request."""
+def stream_failure(reported: object) -> UpstreamFailed | UpstreamRejected:
+    """What an error event inside a stream means.
+
+    vLLM judges some fields, a grammar that does not compile for one, only when it has sent the
+    head of a stream; that is the request's fault, and another upstream would say the same.
+    """
     fields = reported if isinstance(reported, Mapping) else {}
     message, code = fields.get("message"), fields.get("code")
-    blames_request = type(code) is int and 400 <= code < 500 and code not in (401, 403)
-    if blames_request and isinstance(message, str) and message:
-        return UpstreamFailed(message[:_MAX_MESSAGE], code="upstream_error")
+    if type(code) is int and code in _PASSED_ON and isinstance(message, str):
+        return _passed_on(code, message[:_MAX_MESSAGE], None)
     return UpstreamFailed(_INTERNAL, code="upstream_error")
-
-
-def _unexpected(status: int) -> str:
-    return f"The upstream answered with the unexpected status {status}."
 
 
 def _passed_on(status: int, message: str, param: str | None) -> UpstreamRejected:

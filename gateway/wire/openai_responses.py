@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NoReturn
 
-from gateway.errors import UpstreamFailed, UpstreamTruncated
+from gateway.errors import GatewayError, UpstreamTruncated
 from gateway.exchange import TokenUsage
 from gateway.wire.openai_errors import stream_failure
 from gateway.wire.openai_running import RunningUsage
@@ -54,7 +54,7 @@ class ResponsesStreamReader:
             for event in self._events.feed(chunk):
                 passed.append(self._read(event))  # noqa: PERF401 - kept when a later event fails
             self._events.require_bounded()
-        except UpstreamFailed:
+        except GatewayError:
             self._has_failed = True
             self._rescued = b"".join(passed)
             raise

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.errors import UpstreamFailed, UpstreamTruncated
+from gateway.errors import GatewayError, UpstreamTruncated
 from gateway.exchange import TokenUsage
 from gateway.wire.openai_errors import stream_failure
 from gateway.wire.openai_running import RunningUsage
@@ -119,7 +119,7 @@ class OpenAIStreamReader:
                 if self._is_over:
                     break
             self._events.require_bounded()
-        except UpstreamFailed:
+        except GatewayError:
             self._end()
             self._rescued = b"".join(passed)
             raise

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import UpstreamFailed, UpstreamTruncated
+from gateway.errors import AnswerTooLarge, UpstreamFailed, UpstreamTruncated
 from gateway.transport.config import TransportConfig
 from tests.fakes.upstream import (
     LAST_CHUNK,
@@ -269,7 +269,7 @@ async def test_what_came_before_a_cut_is_read_before_the_error() -> None:
 async def test_a_body_beyond_the_readers_limit_is_refused() -> None:
     async with talking((Receive(), Send(whole(b"a" * 1001)), Hang())) as (client, upstream):
         answer = await client.send("/", b"", [], is_stream=False)
-        with pytest.raises(UpstreamFailed, match="larger than 1000 bytes"):
+        with pytest.raises(AnswerTooLarge, match="larger than 1000 bytes"):
             await answer.read(limit_bytes=1000)
         answer.close()
         await upstream.sees_end()

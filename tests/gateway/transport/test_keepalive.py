@@ -7,6 +7,7 @@ import pytest
 from gateway.errors import UpstreamFailed, UpstreamTruncated
 from gateway.transport.config import TransportConfig
 from tests.fakes.upstream import (
+    LAST_CHUNK,
     OK,
     STREAM_HEAD,
     Close,
@@ -250,3 +251,33 @@ async def test_a_large_request_arrives_whole() -> None:
         await ask(client, body=body)
         assert [request.body == body for request in upstream.requests] == [True, True]
         assert len(upstream.connections) == 1
+
+
+async def test_an_answer_seen_out_gives_its_connection_back_when_it_has_ended() -> None:
+    late = (Receive(), Send(STREAM_HEAD + chunk(b"data: [DONE]\n\n")), Wait(0.05), Send(LAST_CHUNK))
+    async with talking((*late, Receive(), Send(OK))) as (client, upstream):
+        answer = await send(client)
+        assert await answer.read_chunk() == b"data: [DONE]\n\n"
+        answer.see_out()
+        await asyncio.sleep(0.2)
+        assert (await ask(client)).status == 200
+        assert len(upstream.connections) == 1
+
+
+async def test_an_answer_seen_out_that_does_not_end_is_cut() -> None:
+    script = (Receive(), Send(STREAM_HEAD + chunk(b"data: [DONE]\n\n")), Hang())
+    async with talking(script) as (client, upstream):
+        answer = await send(client)
+        await answer.read_chunk()
+        answer.see_out()
+        await upstream.sees_end(within_seconds=3.0)
+
+
+async def test_what_was_not_read_can_be_taken_without_waiting() -> None:
+    script = (Receive(), Send(STREAM_HEAD + chunk(b"1") + chunk(b"2")), Hang())
+    async with talking(script) as (client, _):
+        answer = await send(client)
+        await asyncio.sleep(0.05)
+        assert answer.take_unread() == b"12"
+        assert answer.take_unread() == b""
+        answer.close()

@@ -41,6 +41,22 @@ async def test_an_upstream_that_is_well_brings_its_models(http: httpx2.AsyncClie
         assert health.models == (ServedModel("a", 4096), ServedModel("b", 8192))
 
 
+async def test_a_lora_adapter_has_the_context_of_its_parent(http: httpx2.AsyncClient) -> None:
+    listing = b"""{"data": [
+        {"id": "lora", "parent": "base"}, {"id": "orphan", "parent": "gone"},
+        {"id": "odd", "parent": ["base"]}, {"id": "base", "max_model_len": 4096, "parent": null}
+    ]}"""
+    async with ScriptedUpstream() as upstream:
+        upstream.probe_answers[MODELS] = whole(listing)
+        health = await probe_of(upstream, http).check()
+        assert {m.name: m.context_tokens for m in health.models} == {
+            "lora": 4096,
+            "orphan": None,
+            "odd": None,
+            "base": 4096,
+        }
+
+
 async def test_the_upstreams_own_key_is_shown(http: httpx2.AsyncClient) -> None:
     async with ScriptedUpstream((Receive(), Send(whole()))) as upstream:
         unanswered(upstream, HEALTH, MODELS)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import GatewayError, UpstreamFailed, UpstreamTruncated
+from gateway.errors import GatewayError, UpstreamFailed, UpstreamRejected, UpstreamTruncated
 from gateway.exchange import NO_USAGE, TokenUsage
 from gateway.wire.openai_stream import OpenAIStreamReader, StreamWishes
 from gateway.wire.sse import MAX_EVENT_BYTES
@@ -227,9 +227,16 @@ def test_an_error_in_the_stream_is_raised_and_what_stood_before_is_rescued(warm_
     assert not one.is_complete
 
 
-def test_an_error_that_blames_the_request_keeps_its_words() -> None:
-    with pytest.raises(UpstreamFailed, match="top_k is too large"):
+def test_an_error_that_blames_the_request_is_the_requests_fault_and_keeps_its_words() -> None:
+    with pytest.raises(UpstreamRejected, match="top_k is too large") as refused:
         reader().feed(event({"error": {"message": "top_k is too large", "code": 400}}))
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("code", [401, 429, 500, "400", None])
+def test_any_other_error_is_the_upstreams(code: object) -> None:
+    with pytest.raises(UpstreamFailed, match="internal error"):
+        reader().feed(event({"error": {"message": "secret detail", "code": code}}))
 
 
 def test_an_event_too_large_ends_the_stream() -> None:

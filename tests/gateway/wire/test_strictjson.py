@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
-from gateway.wire.strictjson import MAX_DEPTH, parse_object
+from gateway.wire.strictjson import MAX_CONTAINERS, MAX_DEPTH, MAX_VALUES, parse_object
 
 JSON = st.recursive(
     st.none()
@@ -101,6 +101,17 @@ def test_nesting_is_bounded() -> None:
 def test_many_shallow_objects_are_not_deep() -> None:
     body = orjson.dumps({"messages": [{"role": "user", "content": "hi"}] * 1000})
     assert parse_object(body).canonical == body
+
+
+@pytest.mark.parametrize(
+    ("item", "most", "word"), [(b"[]", MAX_CONTAINERS, "brackets"), (b"0", MAX_VALUES, "commas")]
+)
+def test_a_body_that_is_small_on_the_wire_and_huge_in_memory_is_refused(
+    item: bytes, most: int, word: str
+) -> None:
+    parse_object(b'{"a":[' + b",".join([item] * (most - 2)) + b"]}")
+    with pytest.raises(InvalidRequest, match=f"more than {most} .*{word}.*inside strings"):
+        parse_object(b'{"a":[' + b",".join([item] * (most + 2)) + b"]}")
 
 
 @pytest.mark.parametrize("bracket", [b"[", b'{"a":'])
