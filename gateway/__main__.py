@@ -10,87 +10,131 @@ from dotenv import dotenv_values
 
 import gateway
 from gateway.app import Application
-from gateway.auth.keyring import KeyConflict
+from gateway.auth.keyring import KeyConflict, KeyEntry, static_entries
 from gateway.clock import SystemClock
-from gateway.commands.check import check_upstreams
+from gateway.commands.check import examine
 from gateway.commands.keys import keys_app
 from gateway.commands.usage import UsageSource, usage_command
-from gateway.server import PortUnavailable, Side, listen, serve
+from gateway.server import Ending, PortUnavailable, Side, listen, serve
 from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry.logs import Logging
 
 ENV_FILE = Path("config/.env")
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: restarting will not help
-cli = typer.Typer(
-    name="gateway",
-    help="An API gateway for self-hosted vLLM: keys, limits, token quotas, a circuit breaker.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+EXIT_CODES = {Ending.NOT_STARTED: EXIT_CONFIGURATION, Ending.TROUBLED: 1}
 
 
 def main() -> None:
     """The console command `gateway`."""
     clock = SystemClock()
-    cli.add_typer(keys_app(database_path=lambda: _settings().journal.path, clock=clock))
-    cli.command("usage")(usage_command(source=_usage_source, clock=clock))
+    line = CommandLine()
+    cli = typer.Typer(
+        name="gateway",
+        help="An API gateway for self-hosted vLLM: keys, limits, token quotas, a circuit breaker.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    cli.callback()(line.environment)
+    cli.command("serve")(line.serve)
+    cli.command("check")(line.check)
+    cli.command("version")(line.version)
+    cli.add_typer(
+        keys_app(
+            database_path=lambda: line.settings().journal.path,
+            static_keys=line.static_keys,
+            clock=clock,
+        )
+    )
+    cli.command("usage")(usage_command(source=line.usage_source, clock=clock))
     cli()
 
 
-@cli.callback()
-def environment(
-    env_file: Annotated[
-        Path | None, typer.Option(help="Settings file; variables already set win over it.")
-    ] = None,
-) -> None:
-    """Read the settings file into the environment before any command runs."""
-    path = env_file or ENV_FILE
-    if env_file is not None and not env_file.is_file():
-        _fail([f"--env-file {env_file}: there is no such file"])
-    for name, value in dotenv_values(path).items() if path.is_file() else ():
-        if value is not None:
-            os.environ.setdefault(name, value)
+class CommandLine:
+    """The commands, and the settings file they read first."""
 
+    def __init__(self) -> None:
+        self._base = Path()
 
-@cli.command("serve")
-def serve_command() -> None:
-    """Run the gateway until SIGTERM or Ctrl-C."""
-    settings = _settings()
-    logging = Logging(level=settings.log_level, form=settings.log_format)
-    try:
-        _serve(settings, logging)
-    finally:
-        logging.close()
+    def environment(
+        self,
+        env_file: Annotated[
+            Path | None, typer.Option(help="Settings file; variables already set win over it.")
+        ] = None,
+    ) -> None:
+        """Read the settings file into the environment before any command runs."""
+        path = env_file or ENV_FILE
+        if env_file is not None and not env_file.is_file():
+            _fail([f"--env-file {env_file}: there is no such file"])
+        if not path.is_file():
+            return
+        folder = path.resolve().parent
+        if folder.name == ENV_FILE.parent.name:
+            # Relative paths in config/.env are the project's, wherever the command is run.
+            self._base = folder.parent
+        for name, value in dotenv_values(path).items():
+            if value is not None:
+                os.environ.setdefault(name, value)
 
+    def serve(self) -> None:
+        """Run the gateway until SIGTERM or Ctrl-C."""
+        settings = self.settings()
+        logging = Logging(level=settings.log_level, form=settings.log_format)
+        try:
+            _serve(settings, logging)
+        finally:
+            logging.close()
 
-@cli.command("check")
-def check_command() -> None:
-    """Validate the settings and look at the upstreams; list all faults, exit 1 if there are any."""
-    settings = _settings()
-    faults = check_upstreams(settings)
-    for warning in settings.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    if faults:
-        _fail(faults, code=1)
-    typer.echo("The settings are valid and every upstream answers.")
+    def check(self) -> None:
+        """Validate the settings and look at keys and upstreams; list all faults.
 
+        Exit 78 if a setting cannot be read, 1 for any other fault. Keys or upstreams are not
+        looked at while a variable that names them cannot be read.
+        """
+        found = examine(os.environ, base=self._base)
+        for warning in found.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        if found.settings or found.others:
+            code = EXIT_CONFIGURATION if found.settings else 1
+            _fail([*found.settings, *found.others], code=code)
+        typer.echo("The settings are valid and every upstream answers.")
 
-@cli.command("version")
-def version_command() -> None:
-    """Print the version."""
-    typer.echo(gateway.__version__)
+    def version(self) -> None:
+        """Print the version."""
+        typer.echo(gateway.__version__)
+
+    def settings(self) -> Settings:
+        environ: Mapping[str, str] = os.environ
+        try:
+            return Settings.from_env(environ, base=self._base)
+        except ConfigurationError as error:
+            _fail(error.faults)
+
+    def static_keys(self) -> tuple[KeyEntry, ...]:
+        """The keys of GATEWAY_API_KEYS."""
+        settings = self.settings()
+        keys = ((name, key.reveal()) for name, key in settings.static_keys)
+        try:
+            return static_entries(keys, defaults=settings.key_defaults)
+        except KeyConflict as fault:
+            _fail([f"GATEWAY_API_KEYS: {fault}"])
+
+    def usage_source(self) -> UsageSource:
+        settings = self.settings()
+        return UsageSource(path=settings.journal.path, zone=settings.quota_zone)
 
 
 def _serve(settings: Settings, logging: Logging) -> None:
     for warning in settings.warnings:
-        logging.log.warning("unknown setting", what=warning)
+        logging.log.warning("settings", what=warning)
     try:
         application = Application(settings, logging=logging, clock=SystemClock())
-        listener = listen(settings.server.host, settings.server.port)
+        listener = listen(settings.server.host, settings.server.port, variable="GATEWAY_PORT")
         side = None
         if settings.metrics_port is not None:
-            side = Side(application.side, listen(settings.server.host, settings.metrics_port))
+            port = settings.metrics_port
+            side_listener = listen(settings.server.host, port, variable="METRICS_PORT")
+            side = Side(application.side, side_listener)
     except (PortUnavailable, KeyConflict) as fault:
         logging.log.critical("cannot start", fault=str(fault))
         raise typer.Exit(EXIT_CONFIGURATION) from fault
@@ -98,27 +142,16 @@ def _serve(settings: Settings, logging: Logging) -> None:
     logging.log.info(
         "gateway is starting", version=gateway.__version__, host=host, port=port, pid=os.getpid()
     )
-    if not serve(
+    ending = serve(
         application,
         application=application.lifecycle,
         config=settings.server,
         listener=listener,
         side=side,
-    ):
-        raise typer.Exit(EXIT_CONFIGURATION)
-
-
-def _settings() -> Settings:
-    environ: Mapping[str, str] = os.environ
-    try:
-        return Settings.from_env(environ)
-    except ConfigurationError as error:
-        _fail(error.faults)
-
-
-def _usage_source() -> UsageSource:
-    settings = _settings()
-    return UsageSource(path=settings.journal.path, zone=settings.quota_zone)
+        on_refusal=application.refused_by_protocol,
+    )
+    if ending is not Ending.ORDERLY:
+        raise typer.Exit(EXIT_CODES[ending])
 
 
 def _fail(faults: list[str], *, code: int = EXIT_CONFIGURATION) -> NoReturn:

@@ -18,6 +18,7 @@ from gateway.dispatch import Dispatcher
 from gateway.edge import operations
 from gateway.edge.asgi import ASGIApp, Receive, Scope, Send
 from gateway.edge.authenticate import Authenticate
+from gateway.edge.body import LARGEST_AT_ONCE, BodyMemory
 from gateway.edge.inference import InferenceEndpoint
 from gateway.edge.lifecycle import Lifecycle
 from gateway.edge.limits import LimitHeaders
@@ -71,6 +72,8 @@ class Application:
         self._origin = Origin(settings.origin)
         self._dialect = OpenAIDialect(settings.dialect)
         self._gate = AdmissionGate(settings.admission, clock=clock)
+        largest = settings.inference.max_body_bytes
+        self._bodies = BodyMemory(max_bytes=largest and LARGEST_AT_ONCE * largest)
         self._metrics = Metrics()
         self._logging = logging
         self._tracing = open_tracing(settings.otel)
@@ -98,23 +101,47 @@ class Application:
         else:
             await self._layers(scope, receive, send)
 
+    def refused_by_protocol(self, status: int) -> None:
+        """A request that was no valid HTTP: no layer saw it."""
+        self._metrics.count_protocol_refusal(status)
+        self._log.debug("request refused as no valid HTTP", status=status)
+
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Open the parts, tell the server, wait for the end, close them in reverse."""
+        """Open the parts, tell the server, wait for the end, close them in reverse.
+
+        What goes wrong is said here: the server is told only that it did.
+        """
         await receive()
-        async with AsyncExitStack() as opened:
-            try:
-                await self._open(opened)
-            except (DatabaseUnusable, StartupFault) as fault:
-                self._log.critical("cannot start", fault=str(fault))
-                await send({"type": "lifespan.startup.failed", "message": str(fault)})
-                return
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
+        opened = await self._opened()
+        if opened is None:
+            await send({"type": "lifespan.startup.failed"})
+            return
+        try:
+            async with opened:
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as fault:
+            self._log.critical("did not end in good order", fault=str(fault), exc_info=fault)
+            await send({"type": "lifespan.shutdown.failed"})
+            return
         self._log.info("stopped")
         await send({"type": "lifespan.shutdown.complete"})
 
+    async def _opened(self) -> AsyncExitStack | None:
+        """All parts, open; None if one cannot be, which the log has heard then."""
+        try:
+            async with AsyncExitStack() as opening:
+                await self._open(opening)
+                return opening.pop_all()
+        except (DatabaseUnusable, StartupFault) as fault:
+            self._log.critical("cannot start", fault=str(fault))
+        except Exception as fault:
+            self._log.critical("cannot start", fault=repr(fault), exc_info=fault)
+        return None
+
     async def _open(self, opened: AsyncExitStack) -> None:
         opened.callback(self._tracing.close)
+        opened.callback(self._history.close)
         await opened.enter_async_context(self._journal)
         await opened.enter_async_context(self._keys)
         if len(self._keys.ring) == 0:
@@ -129,8 +156,8 @@ class Application:
     def _build_quota(self) -> None:
         settings = self._settings
         calendar = QuotaCalendar(zone=settings.quota_zone, clock=self._clock)
-        history = SqliteHistory(path=settings.journal.path)
-        self._ledger = MemoryLedger(calendar=calendar, history=history)
+        self._history = SqliteHistory(path=settings.journal.path)
+        self._ledger = MemoryLedger(calendar=calendar, history=self._history)
         self._journal = Journal(
             config=settings.journal,
             book=self._ledger,
@@ -197,19 +224,19 @@ class Application:
             clock=self._clock,
             config=self._settings.dispatch,
         )
-        limiter = MemoryRateLimiter(clock=self._clock)
+        # One each: a flood of addresses must not evict what is known of the keys.
+        addresses = MemoryRateLimiter(clock=self._clock)
+        keys = MemoryRateLimiter(clock=self._clock)
         running = ConcurrencyLimiter()
 
         def behind_address_limit(app: ASGIApp) -> ASGIApp:
-            return ThrottleAddress(app, limiter=limiter, limits=self._settings.address_limits)
+            return ThrottleAddress(app, limiter=addresses, limits=self._settings.address_limits)
 
         def behind_key(app: ASGIApp) -> ASGIApp:
             return behind_address_limit(Authenticate(app, ring=lambda: self._keys.ring))
 
         def behind_key_limits(app: ASGIApp) -> ASGIApp:
-            return behind_key(
-                ThrottleKey(app, limiter=limiter, running=running, ledger=self._ledger)
-            )
+            return behind_key(ThrottleKey(app, limiter=keys, running=running, ledger=self._ledger))
 
         ready = operations.Ready([self._unready, self._no_upstream, self._ledger_trouble])
         models = "/v1/models"
@@ -241,6 +268,7 @@ class Application:
             dispatch=dispatch,
             lifecycle=self.lifecycle,
             limit_headers=self._limit_headers,
+            memory=self._bodies,
             config=self._settings.inference,
         )
 

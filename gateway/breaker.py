@@ -5,6 +5,8 @@
     HALF_OPEN -- `half_open_probes` successes -----> CLOSED
     HALF_OPEN -- one failure, opens for longer than before -----> OPEN
 
+A probe that runs for `probe_seconds` makes room for another one; its verdict still counts.
+
 The pattern is Nygard's ("Release It!"), the words are resilience4j's.
 """
 
@@ -34,8 +36,9 @@ class BreakerConfig:
     Opens on `failure_threshold` failures in a row, or once `failure_ratio` of at least
     `ratio_minimum_calls` calls in the last `ratio_window_seconds` have failed. Stays open for
     `open_seconds`, times `open_growth` for each opening that follows, plus or minus
-    `jitter_ratio`, and never longer than `open_max_seconds`. Raises ValueError where a value
-    could never work.
+    `jitter_ratio`, and never longer than `open_max_seconds`. While half open, the probes wait
+    for each other for `probe_seconds` at most: one long call must not keep everybody out.
+    Raises ValueError where a value could never work.
     """
 
     failure_threshold: int = 5
@@ -47,6 +50,7 @@ class BreakerConfig:
     open_max_seconds: float = 60.0
     jitter_ratio: float = 0.1
     half_open_probes: int = 1
+    probe_seconds: float = 10.0
 
     def __post_init__(self) -> None:
         rules = (
@@ -59,6 +63,7 @@ class BreakerConfig:
             (self.open_max_seconds >= self.open_seconds, "open_max_seconds is below open_seconds"),
             (0 <= self.jitter_ratio < 1, "jitter_ratio must be at least 0 and below 1"),
             (self.half_open_probes >= 1, "half_open_probes must be at least 1"),
+            (self.probe_seconds > 0, "probe_seconds must be above 0"),
         )
         broken = [sentence for holds, sentence in rules if not holds]
         if broken:
@@ -106,6 +111,9 @@ class CircuitBreaker:
         self._open_seconds = 0.0
         self._probes_running = 0
         self._probes_succeeded = 0
+        # Probes are sent in rounds; one of an earlier round no longer takes up a place.
+        self._round = 0
+        self._probed_at = self._closed_at
 
     @property
     def state(self) -> BreakerState:
@@ -122,7 +130,13 @@ class CircuitBreaker:
         if self.state is BreakerState.OPEN:
             return False
         # A probe that succeeded keeps its place: N probes are sent in all, and all must succeed.
-        return self._probes_running + self._probes_succeeded < self._config.half_open_probes
+        if self._probes_running + self._probes_succeeded < self._config.half_open_probes:
+            return True
+        if self._monotonic() < self._probed_at + self._config.probe_seconds:
+            return False
+        self._round += 1
+        self._probes_running = 0
+        return True
 
     @property
     def retry_after_seconds(self) -> float:
@@ -136,11 +150,12 @@ class CircuitBreaker:
     def acquire(self) -> "Permit":
         """Take a permit, which in HALF_OPEN is one of the probes. Raises CallNotPermitted."""
         if self._is_closed:
-            return Permit(self, self._generation, is_probe=False)
+            return Permit(self, self._generation, self._round, is_probe=False)
         if not self.permits:
             raise CallNotPermitted(retry_after_seconds=self.retry_after_seconds)
         self._probes_running += 1
-        return Permit(self, self._generation, is_probe=True)
+        self._probed_at = self._monotonic()
+        return Permit(self, self._generation, self._round, is_probe=True)
 
     def record_failure(self) -> None:
         """A call failed whose permit had been given back: a good beginning, then no end.
@@ -158,14 +173,14 @@ class CircuitBreaker:
         if self._state is BreakerState.OPEN:
             self._enter_half_open()
 
-    def _succeeded(self, generation: int) -> None:
+    def _succeeded(self, generation: int, probe_round: int) -> None:
         if generation != self._generation:
             return
         if self._is_closed:
             self._failures_in_a_row = 0
             self._recent.count(self._monotonic(), failures=0)
             return
-        self._probes_running -= 1
+        self._leave_place(probe_round)
         self._probes_succeeded += 1
         if self._probes_succeeded == self._config.half_open_probes:
             self._enter_closed()
@@ -186,9 +201,13 @@ class CircuitBreaker:
             is_relapse = now - self._closed_at < self._open_seconds
             self._enter_open(grown=is_relapse)
 
-    def _released(self, generation: int) -> None:
+    def _released(self, generation: int, probe_round: int) -> None:
         # A cancelled probe proves nothing: return the permit, keep the state.
         if generation == self._generation and not self._is_closed:
+            self._leave_place(probe_round)
+
+    def _leave_place(self, probe_round: int) -> None:
+        if probe_round == self._round:
             self._probes_running -= 1
 
     def _has_failed_too_often(self) -> bool:
@@ -229,11 +248,14 @@ class CircuitBreaker:
 class Permit:
     """Leave for one call, to be given back with a verdict. The first verdict is the only one."""
 
-    __slots__ = ("_breaker", "_generation", "_is_spent", "is_probe")
+    __slots__ = ("_breaker", "_generation", "_is_spent", "_round", "is_probe")
 
-    def __init__(self, breaker: CircuitBreaker, generation: int, *, is_probe: bool) -> None:
+    def __init__(
+        self, breaker: CircuitBreaker, generation: int, probe_round: int, *, is_probe: bool
+    ) -> None:
         self._breaker = breaker
         self._generation = generation
+        self._round = probe_round
         self._is_spent = False
         self.is_probe = is_probe
 
@@ -241,7 +263,7 @@ class Permit:
         """The upstream answered as it should, be it with a 4xx."""
         if not self._is_spent:
             self._is_spent = True
-            self._breaker._succeeded(self._generation)
+            self._breaker._succeeded(self._generation, self._round)
 
     def fail(self) -> bool:
         """The upstream did not answer, or not as it should. False: there was a verdict before."""
@@ -255,7 +277,7 @@ class Permit:
         """Nothing was learnt: the client left, or the call was never sent."""
         if not self._is_spent:
             self._is_spent = True
-            self._breaker._released(self._generation)
+            self._breaker._released(self._generation, self._round)
 
 
 class _RecentCalls:

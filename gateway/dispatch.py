@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.admission import AdmissionGate
 from gateway.clock import Clock
 from gateway.errors import (
+    AnswerTooLarge,
     GatewayError,
     ModelNotAllowed,
     UpstreamFailed,
@@ -18,6 +19,7 @@ from gateway.exchange import (
     Exchange,
     InferenceCall,
     Principal,
+    PromptSize,
     ServedModel,
     TokenUsage,
     UpstreamAnswer,
@@ -28,6 +30,9 @@ from gateway.routing.pool import Lease, UpstreamPool
 from gateway.routing.upstream import Upstream
 
 REJECTION_BYTES_MAX = 256 * 1024
+# A prompt guessed longer than so many times what remains is refused by the guess: hardly any text
+# compresses better than that, and tokenizers do not work for hopeless requests.
+OVERESTIMATE_MAX = 16
 EVENT_STREAM = b"text/event-stream"
 JSON = b"application/json"
 
@@ -73,14 +78,14 @@ class Dispatcher:
             self._ledger.reserve(exchange.caller, demand) as reservation,
             self._gate.admit() as waited_seconds,
         ):
-            exchange.queue_seconds = waited_seconds
+            exchange.queue_seconds += waited_seconds
             body = call.encode(model=model.name, output_limit=reservation.output_limit)
             meter = Meter(settle=reservation.settle)
             reservation.follow(meter)
             try:
                 await self._converse(call, body, meter, exchange, Audience(client, meter))
-            except asyncio.CancelledError:
-                # The prompt was sent, and nobody stayed to hear the count.
+            except (asyncio.CancelledError, AnswerTooLarge):
+                # The prompt was sent, and nobody stayed for the count or could read it.
                 if exchange.sent_at is not None and meter.usage.total_tokens == 0:
                     meter.conclude(TokenUsage(demand.input_tokens, is_estimated=True))
                 raise
@@ -112,7 +117,7 @@ class Dispatcher:
                     if audience.has_heard:
                         raise
                     failures[lease.upstream] = error
-                    lease.fail()
+                    lease.judge(error)
                     continue
                 if call.is_metered:
                     # That a tokenizer answers says nothing about the engine: no verdict.
@@ -152,7 +157,10 @@ class Dispatcher:
         if 200 <= answer.status < 300:
             return answer
         with closing(answer):
-            words = await answer.read(limit_bytes=REJECTION_BYTES_MAX)
+            try:
+                words = await answer.read(limit_bytes=REJECTION_BYTES_MAX)
+            except AnswerTooLarge:
+                words = b""  # The status alone says what it is.
             raise call.read_rejection(
                 answer.status, words, retry_after_seconds=answer.retry_after_seconds
             )
@@ -197,31 +205,31 @@ class Dispatcher:
         carry the key over its quota.
         """
         if not call.is_metered:
-            return TokenDemand(model.name, input_tokens=0, output_tokens=0)
-        input_tokens = call.prompt.estimate
-        output_tokens = _output_bound(call, model, input_tokens)
+            return TokenDemand.nothing(model.name)
+        demand = _demand_of(call, model, input_tokens=call.prompt.estimate)
         remaining = self._ledger.remaining(exchange.caller)
-        if remaining is not None and call.prompt.ceiling > call.prompt.estimate:
-            worst_output = (output_tokens or 0) * call.choices
-            is_near = output_tokens is None or remaining < call.prompt.ceiling + worst_output
-            if is_near and remaining > 0:
-                input_tokens = await self._count(call, model, exchange)
-                output_tokens = _output_bound(call, model, input_tokens)
-        return TokenDemand(model.name, input_tokens, output_tokens, call.choices)
+        if remaining is None or not _is_worth_counting(call.prompt, demand, remaining):
+            return demand
+        return _demand_of(call, model, input_tokens=await self._count(call, model, exchange))
 
     async def _count(self, call: InferenceCall, model: ServedModel, exchange: Exchange) -> int:
         """The prompt's exact length, by the upstream's own tokenizer; its ceiling failing that.
 
-        Raises UpstreamUnavailable or UpstreamTimeout: who cannot count will not answer either.
+        Takes a place in flight, as all work of an upstream does. Raises Overloaded, and
+        UpstreamUnavailable or UpstreamTimeout: who cannot count will not answer either.
         """
         bodies = call.tokenize_bodies(model=model.name)
         if not bodies:
             return call.prompt.ceiling
-        try:
-            async with asyncio.timeout(self._config.count_timeout_seconds):
-                return sum([await self._count_one(body, call, model, exchange) for body in bodies])
-        except (TimeoutError, UpstreamRejected, UpstreamFailed):
-            return call.prompt.ceiling
+        async with self._gate.admit() as waited_seconds:
+            exchange.queue_seconds = waited_seconds
+            exchange.was_counted = True
+            try:
+                async with asyncio.timeout(self._config.count_timeout_seconds):
+                    counts = [await self._count_one(b, call, model, exchange) for b in bodies]
+            except (TimeoutError, UpstreamRejected, UpstreamFailed, AnswerTooLarge):
+                return call.prompt.ceiling
+            return sum(counts)
 
     async def _count_one(
         self, body: bytes, call: InferenceCall, model: ServedModel, exchange: Exchange
@@ -236,14 +244,37 @@ class Dispatcher:
                         return call.read_token_count(words)
                 except (UpstreamFailed, UpstreamUnavailable) as error:
                     failures[lease.upstream] = error
-                    lease.fail()
+                    lease.judge(error)
+
+
+def _demand_of(call: InferenceCall, model: ServedModel, *, input_tokens: int) -> TokenDemand:
+    output_tokens = _output_bound(call, model, input_tokens)
+    return TokenDemand(model.name, input_tokens, output_tokens, call.choices)
+
+
+def _is_worth_counting(prompt: PromptSize, guess: TokenDemand, remaining: int) -> bool:
+    """Whether the estimate's error could carry the key over its quota, and a count could not
+    but refuse."""
+    if prompt.ceiling == prompt.estimate:
+        return False
+    if remaining <= 0 or prompt.estimate > remaining * OVERESTIMATE_MAX:
+        return False
+    if guess.output_tokens is None:
+        return True
+    return remaining < prompt.ceiling + guess.output_tokens * guess.choices
 
 
 def _output_bound(call: InferenceCall, model: ServedModel, input_tokens: int) -> int | None:
-    """The most output tokens per choice this call can cost; None where nobody knows."""
+    """The most output tokens per choice this call can cost; None where nobody knows.
+
+    Prompt and output share one context, so what a guess takes from the one it gives the other,
+    and their sum holds even where the guess is wrong. Not so with several choices or prompts:
+    each choice has its own output, and the prompt may be as short as one token.
+    """
     if model.context_tokens is None:
         return call.output_limit
-    room = max(1, model.context_tokens - input_tokens)
+    prompt_tokens = input_tokens if call.choices == 1 else 1
+    room = max(1, model.context_tokens - prompt_tokens)
     return room if call.output_limit is None else min(call.output_limit, room)
 
 

@@ -1,6 +1,7 @@
 """Reading settings: text to values, with a sentence for what does not fit."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -12,6 +13,8 @@ from zoneinfo import ZoneInfo
 Value = TypeVar("Value")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("auto", "json", "console")
+_HOST = re.compile(r"[^\s/:@?#*\[\]]+")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^\s/:@?#*\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,12 @@ def off_or(read: Callable[[str], Value]) -> Callable[[str], Value | None]:
     """`off` for no limit; else what `read` takes."""
 
     def read_or_off(raw: str) -> Value | None:
-        return None if raw.lower() == "off" else read(raw)
+        if raw.lower() == "off":
+            return None
+        try:
+            return read(raw)
+        except ValueError as fault:
+            raise ValueError(f"{fault}, or off") from None
 
     return read_or_off
 
@@ -175,6 +183,24 @@ def words(raw: str) -> frozenset[str]:
     if raw.lower() == "none":
         return frozenset()
     return frozenset(part.strip() for part in raw.split(",") if part.strip())
+
+
+def origins(raw: str) -> frozenset[str]:
+    """Origins as browsers send them (RFC 6454), or `*`."""
+    found = words(raw)
+    for origin in found - {"*"}:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"'{origin}' is no origin: write scheme://host[:port] or *")
+    return found
+
+
+def hosts(raw: str) -> frozenset[str]:
+    """Host names in lower case, without scheme, port or path, or `*`."""
+    found = words(raw.lower())
+    for host in found - {"*"}:
+        if not _HOST.fullmatch(host):
+            raise ValueError(f"'{host}' is no bare host name: write e.g. images.example or *")
+    return found
 
 
 def log_level(raw: str) -> str:

@@ -33,7 +33,7 @@ class Decision(NamedTuple):
 
     `remaining` hits are left at once, after `reset_after_seconds` without a hit all `limit` are.
     `retry_after_seconds` is the time until the very next hit would be allowed, 0 if this one was.
-    A `limit` of 0 means that nothing is limited: there are no headers to send.
+    A `limit` of 0 on an allowed hit means that nothing is limited: there are no headers to send.
 
     A tuple, because one is made for every request and a frozen dataclass takes 0.25 us longer.
     """
@@ -76,7 +76,7 @@ class MemoryRateLimiter:
     def __init__(self, *, clock: Clock, max_keys: int = 65_536) -> None:
         self._monotonic = clock.monotonic
         self._max_keys = max_keys
-        self._windows: dict[RateLimit, _Window] = {}
+        self._windows: dict[RateLimit, _Window | _Closed] = {}
 
     def hit(self, key: str, limits: tuple[RateLimit, ...]) -> Decision:
         now = int(self._monotonic() * _NANOSECONDS)
@@ -105,8 +105,9 @@ class MemoryRateLimiter:
         """How many (key, window) pairs are remembered."""
         return sum(len(window.arrivals) for window in self._windows.values())
 
-    def _open_window(self, limit: RateLimit) -> "_Window":
-        window = _Window(limit, max_keys=self._max_keys)
+    def _open_window(self, limit: RateLimit) -> "_Window | _Closed":
+        # Nobody can ask for a limit of 0 any more, but a database may hold one from before.
+        window = _Window(limit, max_keys=self._max_keys) if limit.amount else _Closed(limit)
         self._windows[limit] = window
         return window
 
@@ -206,7 +207,7 @@ class _Window:
 
     def __init__(self, limit: RateLimit, *, max_keys: int) -> None:
         if limit.amount < 1 or limit.window_seconds <= 0:
-            raise ValueError(f"{limit} would refuse every request")
+            raise ValueError(f"{limit} is no limit")
         self._amount = limit.amount
         self._price = round(limit.window_seconds * _NANOSECONDS)
         self._capacity = self._price * limit.amount
@@ -254,3 +255,19 @@ class _Window:
             arrivals.popitem(last=False)
         if len(arrivals) > self._max_keys:
             arrivals.popitem(last=False)
+
+
+class _Closed:
+    """A limit of 0: it refuses every hit and remembers nobody."""
+
+    __slots__ = ("_refusal", "arrivals")
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._refusal = Decision(False, 0, 0, limit.window_seconds, limit.window_seconds)
+        self.arrivals: OrderedDict[str, int] = OrderedDict()
+
+    def hit(self, key: str, now_nanoseconds: int) -> Decision:
+        return self._refusal
+
+    def refund(self, key: str, now_nanoseconds: int) -> None:
+        """Nothing was taken."""

@@ -6,8 +6,9 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from types import FrameType
 from typing import Any, Protocol
@@ -21,6 +22,14 @@ SHUTDOWN_SECONDS = 1
 BACKLOG = 2048
 # Python's default of 700 new containers makes a collection every few dozen requests.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
+
+
+class Ending(Enum):
+    """How a run of the server ended."""
+
+    ORDERLY = "orderly"
+    NOT_STARTED = "not started"
+    TROUBLED = "troubled"
 
 
 class PortUnavailable(Exception):
@@ -128,14 +137,14 @@ class GatewayServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """The listening socket. Raises PortUnavailable."""
+def listen(host: str, port: int, *, variable: str) -> socket.socket:
+    """The listening socket of the port that `variable` sets. Raises PortUnavailable."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as cause:
         raise PortUnavailable(
-            f"GATEWAY_HOST={host} GATEWAY_PORT={port}: cannot listen there ({cause.strerror}). "
+            f"GATEWAY_HOST={host} {variable}={port}: cannot listen there ({cause.strerror}). "
             "Stop what uses the port, or choose another."
         ) from cause
 
@@ -147,11 +156,13 @@ def serve(
     config: ServerConfig,
     listener: socket.socket,
     side: Side | None = None,
-) -> bool:
-    """Run until the end. True if it started and ended in good order."""
+    on_refusal: Callable[[int], None],
+) -> Ending:
+    """Run until the end. `on_refusal` hears the status of what was refused as no valid HTTP."""
 
     class BoundedProtocol(GatewayProtocol):
         limits = config
+        on_refused = staticmethod(on_refusal)
 
     server = GatewayServer(
         uvicorn.Config(
@@ -166,13 +177,17 @@ def serve(
         drain_seconds=config.drain_seconds,
         side=side,
     )
-    # What uvicorn says at lower levels, the application says better or the client is told.
+    # What uvicorn says at lower levels, the application says better or the client is told;
+    # a fault of the lifespan among it.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     try:
         server.run(sockets=[listener])
     except SystemExit:
-        return False
-    return server.started
+        return Ending.NOT_STARTED
+    if not server.started:
+        return Ending.NOT_STARTED
+    ended_badly = server.lifespan.shutdown_failed or server.lifespan.error_occurred
+    return Ending.TROUBLED if ended_badly else Ending.ORDERLY
 
 
 def _options(protocol: type[asyncio.Protocol]) -> dict[str, Any]:

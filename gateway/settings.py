@@ -1,6 +1,7 @@
 """Settings: a table of variables, read once, with every fault in one message."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,13 +26,18 @@ from gateway.transport.config import TransportConfig
 from gateway.wire.openai import OpenAIConfig
 from gateway.wire.openai_fields import DROPPED_FIELDS, REFUSED_FIELDS
 
+# How alike (difflib's ratio) a name must be to be taken for a misspelt setting.
+_NEAR = 0.85
+_SHORTEST_KEY = 16
+
 
 class ConfigurationError(Exception):
-    """Everything that is wrong with the settings, one fault a line, each naming its variable."""
+    """Everything that is wrong with the settings: a fault for each variable, naming it."""
 
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+    def __init__(self, faults: Mapping[str, str]) -> None:
+        super().__init__("\n".join(faults.values()))
+        self.faults = list(faults.values())
+        self.variables = frozenset(faults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +90,10 @@ TABLE = (
     Setting("DRAIN_SECONDS", "30", parse.seconds_or_zero, "After SIGTERM: time for running answers to end."),
     Setting("METRICS_ALLOW", "", parse.networks, "Networks that may read `/metrics` besides loopback."),
     Setting("METRICS_PORT", "", parse.optional(parse.port), "A port of its own for `/metrics` on GATEWAY_HOST, then not served on GATEWAY_PORT."),
-    Setting("CORS_ALLOW_ORIGINS", "", parse.words, "Origins of browser pages that may call the gateway, or `*`; none by default."),
+    Setting("CORS_ALLOW_ORIGINS", "", parse.origins, "Origins of browser pages that may call the gateway, or `*`; none by default."),
     Setting("REFUSED_FIELDS", ",".join(sorted(REFUSED_FIELDS)), parse.words, "Body fields answered with 400."),
     Setting("DROPPED_FIELDS", ",".join(sorted(DROPPED_FIELDS)), parse.words, "Body fields removed silently."),
-    Setting("ALLOWED_MEDIA_DOMAINS", "", parse.words, "Hosts that image, audio and video URLs may name (`*`: any); `data:` URLs always pass."),
+    Setting("ALLOWED_MEDIA_DOMAINS", "", parse.hosts, "Hosts that image, audio and video URLs may name (`*`: any); `data:` URLs always pass."),
     Setting("MAX_CHOICES", "128", parse.count, "Largest `n`."),
     Setting("LOG_LEVEL", "INFO", parse.log_level, "DEBUG, INFO, WARNING or ERROR."),
     Setting("LOG_FORMAT", "auto", parse.log_format, "`json`, `console`, or `auto`: console on a terminal."),
@@ -124,21 +130,21 @@ class Settings:
     warnings: tuple[str, ...]
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
-        """Raises ConfigurationError with every fault. An empty variable is an unset one."""
+    def from_env(cls, environ: Mapping[str, str], *, base: Path = Path()) -> "Settings":
+        """Raises ConfigurationError with every fault. An empty variable is an unset one.
+
+        `base` is the folder that a relative DATABASE_PATH starts from.
+        """
         values, faults = _read(environ)
         if faults:
             raise ConfigurationError(faults)
+        values["DATABASE_PATH"] = base / values["DATABASE_PATH"]
         return _compose(values, environ)
 
-    @property
-    def database_path(self) -> Path:
-        return self.journal.path
 
-
-def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     values: dict[str, Any] = {}
-    faults = []
+    faults: dict[str, str] = {}
     for setting in TABLE:
         raw = environ.get(setting.name, "").strip() or setting.default
         try:
@@ -146,8 +152,26 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
         except ValueError as fault:
             # An @ may follow a password, as in http://user:password@host.
             shown = "" if setting.is_secret or "@" in raw else f"={raw}"
-            faults.append(f"{setting.name}{shown}: {fault}")
-    return values, faults
+            faults[setting.name] = f"{setting.name}{shown}: {fault}"
+            values[setting.name] = setting.read(setting.default)
+    said = {name for name, value in environ.items() if value.strip()} - faults.keys()
+    return values, faults | _contradictions(values, said)
+
+
+def _contradictions(v: Mapping[str, Any], said: AbstractSet[str]) -> dict[str, str]:
+    """Faults of two settings together, under the one to change. `said` are those not defaults."""
+    faults = {}
+    if v["METRICS_PORT"] and v["METRICS_PORT"] == v["GATEWAY_PORT"]:
+        faults["METRICS_PORT"] = (
+            f"METRICS_PORT={v['METRICS_PORT']}: is GATEWAY_PORT too; give each its own port"
+        )
+    is_longest_said = "CIRCUIT_OPEN_MAX_SECONDS" in said
+    if is_longest_said and v["CIRCUIT_OPEN_MAX_SECONDS"] < v["CIRCUIT_OPEN_SECONDS"]:
+        faults["CIRCUIT_OPEN_MAX_SECONDS"] = (
+            f"CIRCUIT_OPEN_MAX_SECONDS={v['CIRCUIT_OPEN_MAX_SECONDS']:g}: must be at least "
+            f"CIRCUIT_OPEN_SECONDS={v['CIRCUIT_OPEN_SECONDS']:g}"
+        )
+    return faults
 
 
 def _compose(v: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -209,7 +233,7 @@ def _compose(v: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         log_level=v["LOG_LEVEL"],
         log_format=v["LOG_FORMAT"],
         otel={name: value for name, value in environ.items() if name.startswith("OTEL_")},
-        warnings=_warnings(environ),
+        warnings=_warnings(v, environ),
     )
 
 
@@ -228,13 +252,26 @@ def _transport(v: Mapping[str, Any], environ: Mapping[str, str]) -> TransportCon
     )
 
 
-def _warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Variables that look meant for us and are not known: most likely misspelt."""
+def _warnings(v: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
+    return (*_misspelt(environ), *_short_keys(v["GATEWAY_API_KEYS"]))
+
+
+def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:
+    """Variables that look meant for us and are not known."""
     known = [setting.name for setting in TABLE]
-    unknown = sorted(n for n in environ if n.startswith("GATEWAY_") and n not in known)
-    warnings = []
-    for name in unknown:
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; it does nothing"
-        warnings.append(f"{name} is not a setting of the gateway{hint}")
-    return tuple(warnings)
+    for name in sorted(environ.keys() - known):
+        near = get_close_matches(name.upper(), known, n=1, cutoff=_NEAR)
+        if near:
+            yield f"{name} is not a setting of the gateway; did you mean {near[0]}?"
+        elif name.startswith("GATEWAY_"):
+            yield f"{name} is not a setting of the gateway; it does nothing"
+
+
+def _short_keys(keys: parse.ApiKeys) -> Iterator[str]:
+    for number, (name, key) in enumerate(keys, start=1):
+        if len(key.reveal()) < _SHORTEST_KEY:
+            which = f"'{name}'" if name else f"number {number}"
+            yield (
+                f"GATEWAY_API_KEYS: key {which} is shorter than {_SHORTEST_KEY} characters and may "
+                "be guessed; make one with `openssl rand -hex 32`"
+            )

@@ -11,7 +11,7 @@ EMPTY_KEYS = "GATEWAY_API_KEYS=\n"
 
 
 def main() -> None:
-    """Write the file with mode 600 and print the key, this once."""
+    """Write the file with mode 600 and print the key."""
     if TARGET.exists():
         sys.exit(f"{TARGET} exists already; it is left as it is")
     key = "sk-" + secrets.token_urlsafe(32)
@@ -21,7 +21,7 @@ def main() -> None:
     descriptor = os.open(TARGET, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as target:
         target.write(text.replace(EMPTY_KEYS, f"GATEWAY_API_KEYS=default={key}\n"))
-    print(f"Wrote {TARGET} (mode 600). Your client key, shown this once:\n\n    {key}\n")
+    print(f"Wrote {TARGET} (mode 600). Your client key, which stands in that file:\n\n    {key}\n")
 
 
 if __name__ == "__main__":

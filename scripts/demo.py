@@ -35,7 +35,7 @@ async def demo() -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    port = int(os.environ.get("GATEWAY_PORT") or 8080)
+    port = chosen_port()
     if not is_free(port):
         raise DemoFailed(f"port {port} is taken: stop what uses it, or GATEWAY_PORT=8081 make demo")
     async with AsyncExitStack() as held:
@@ -43,10 +43,15 @@ async def demo() -> None:
         vllm_port = 8000 if is_free(8000) else free_port()
         key = "sk-demo-" + secrets.token_urlsafe(24)
         log = folder / "log"
-        await held.enter_async_context(child(log, simulator_command(vllm_port), {}))
+        simulator = child(log, simulator_command(vllm_port), {})
         settings = gateway_settings(port=port, vllm_port=vllm_port, key=key, folder=folder)
-        command = [sys.executable, "-m", "gateway", "serve"]
-        await held.enter_async_context(child(log, command, settings))
+        # An empty file, or config/.env would be read.
+        (folder / "env").touch()
+        command = [sys.executable, "-m", "gateway", "--env-file", str(folder / "env"), "serve"]
+        children = [
+            await held.enter_async_context(simulator),
+            await held.enter_async_context(child(log, command, settings)),
+        ]
         client = httpx2.AsyncClient(
             base_url=f"http://127.0.0.1:{port}",
             headers={"authorization": f"Bearer {key}"},
@@ -54,12 +59,24 @@ async def demo() -> None:
             trust_env=False,
         )
         await held.enter_async_context(client)
-        await until_ready(client, log)
-        await show_call(client)
-        await show_usage(client)
-        show_how_to_go_on(port, key)
+        try:
+            await until_ready(client, children, log, stopped)
+            if not stopped.is_set():
+                await show_call(client)
+                await show_usage(client)
+        except httpx2.HTTPError as fault:
+            raise DemoFailed(f"{fault!r}; the log says:\n{log.read_text()}") from fault
+        if not stopped.is_set():
+            show_how_to_go_on(port, key)
         await stopped.wait()
         console.print("\nStopping.")
+
+
+def chosen_port() -> int:
+    text = os.environ.get("GATEWAY_PORT") or "8080"
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise DemoFailed(f"GATEWAY_PORT={text} is no port: write a number from 1 to 65535")
+    return int(text)
 
 
 def simulator_command(port: int) -> list[str]:
@@ -81,18 +98,23 @@ def gateway_settings(*, port: int, vllm_port: int, key: str, folder: Path) -> di
 
 
 @asynccontextmanager
-async def child(log: Path, command: list[str], settings: dict[str, str]) -> AsyncIterator[None]:
-    """A process of ours, ended on leaving; its output is needed only when something fails."""
+async def child(
+    log: Path, command: list[str], settings: dict[str, str]
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process of ours, ended on leaving; its output is needed only when something fails.
+
+    It has these settings and no others: what the operator set is meant for a real gateway.
+    """
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *command,
-            env={**os.environ, **settings},
+            env={"PATH": os.environ.get("PATH", os.defpath), **settings},
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
     try:
-        yield
+        yield process
     finally:
         if process.returncode is None:
             process.terminate()
@@ -104,10 +126,18 @@ async def child(log: Path, command: list[str], settings: dict[str, str]) -> Asyn
             await process.wait()
 
 
-async def until_ready(client: httpx2.AsyncClient, log: Path) -> None:
+async def until_ready(
+    client: httpx2.AsyncClient,
+    children: list[asyncio.subprocess.Process],
+    log: Path,
+    stopped: asyncio.Event,
+) -> None:
+    """Return when the gateway is ready, or when Ctrl-C says that nobody waits any more."""
     try:
         async with asyncio.timeout(START_SECONDS):
-            while not await is_ready(client):
+            while not (stopped.is_set() or await is_ready(client)):
+                if any(process.returncode is not None for process in children):
+                    raise DemoFailed(f"it could not start; the log says:\n{log.read_text()}")
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise DemoFailed(f"nothing became ready; the log says:\n{log.read_text()}") from None

@@ -10,7 +10,7 @@
 #   TP_SIZE                 GPUs that share the model by tensor parallelism (2)
 #   VLLM_PORT               port that the server listens on (8000)
 #   QUANTIZATION            quantization method, such as fp8 or awq (what the model says)
-#   GPU_MEMORY_UTILIZATION  share of each GPU's memory to take, 0 to 1 (vLLM's own default)
+#   GPU_MEMORY_UTILIZATION  share of each GPU's memory to take, above 0 and up to 1 (vLLM's own default)
 #   MAX_MODEL_LEN           longest prompt and answer together, in tokens (what the model says)
 #   MAX_NUM_SEQS            requests computed at once (vLLM's own default)
 #   MODEL_CACHE_DIR         where model weights are downloaded to (Hugging Face's cache)
@@ -36,7 +36,7 @@ main() {
     build_command
     build_environment
     print_command
-    [[ ${DRY_RUN:-0} == 1 ]] && return
+    [[ ${DRY_RUN:-} =~ ^(1|true|yes)$ ]] && return
     check_machine
     mkdir -p "$TRITON_CACHE_DIR"
     exec "${COMMAND[@]}"
@@ -74,6 +74,7 @@ check_settings() {
     : "${TP_SIZE:=2}" "${VLLM_PORT:=8000}"
     check_whole TP_SIZE VLLM_PORT MAX_MODEL_LEN MAX_NUM_SEQS
     check_decimal GPU_MEMORY_UTILIZATION SWAP_SPACE_GB
+    check_share GPU_MEMORY_UTILIZATION
     [[ ${VLLM_EXTRA_ARGS:-} != *--api-key* ]] ||
         refuse "--api-key in VLLM_EXTRA_ARGS shows the key to all users here (ps): set VLLM_API_KEY"
     [[ ${VLLM_EXTRA_ARGS:-} != *--swap-space* ]] ||
@@ -94,6 +95,11 @@ check_decimal() {
         [[ -z ${!name:-} || ${!name} =~ ^([0-9]+(\.[0-9]*)?|\.[0-9]+)$ ]] ||
             refuse "$name must be a number, not '${!name}'"
     done
+}
+
+check_share() {
+    [[ -z ${!1:-} ]] || awk -v share="${!1}" 'BEGIN { exit !(share > 0 && share <= 1) }' ||
+        refuse "$1 must be above 0 and at most 1, not '${!1}'"
 }
 
 build_command() {
@@ -152,20 +158,25 @@ print_command() {
 }
 
 check_machine() {
+    local gpus
+    gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || gpus=0
+    [[ $gpus -gt 0 ]] || warn "no NVIDIA GPU was found; \`make vllm-cpu\` or \`make sim\` need none"
     command -v vllm >/dev/null ||
         refuse "vllm is not installed here. Give it an environment of its own and put that first in PATH:
   python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm==$TESTED_VERSION
-  PATH=~/vllm/bin:\$PATH $0"
+  PATH=~/vllm/bin:\$PATH make vllm MODEL_NAME=$MODEL_NAME"
     ! (exec 3<>"/dev/tcp/$HOST/$VLLM_PORT") 2>/dev/null ||
         refuse "something listens at $HOST:$VLLM_PORT already: stop it, or set VLLM_PORT"
-    local gpus
-    gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || gpus=0
     [[ $gpus -eq 0 || $gpus -ge $TP_SIZE ]] ||
         refuse "TP_SIZE is $TP_SIZE, but this machine shows $gpus GPU(s): set TP_SIZE=$gpus"
 }
 
-refuse() {
+warn() {
     printf 'launch_vllm: %s\n' "$1" >&2
+}
+
+refuse() {
+    warn "$1"
     exit 2
 }
 

@@ -1,4 +1,4 @@
-"""What the Makefile started: run with a record of the pid, show status, stop.
+"""What the Makefile started: run with a record of the pid, show status, stop, clean.
 
 Standard library only: it runs before there is an environment. A record names the process by pid
 and start time, so that a pid which the system has given to somebody else meanwhile is never taken
@@ -7,6 +7,7 @@ for ours.
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN_DIRECTORY = Path(".run")
-STOP_SECONDS = 45.0
+DRAIN_SECONDS = 30.0
+BEYOND_DRAIN_SECONDS = 15.0
 KILL_SECONDS = 5.0
 PROBE_SECONDS = 2.0
 # Where each target listens when nobody says otherwise, and what tells that it is well.
@@ -26,6 +28,19 @@ SERVICES = {
     "vllm-cpu": ("VLLM_PORT", 8000, "/health"),
     "sim": ("SIM_PORT", 8000, "/health"),
 }
+MADE_HERE = (
+    ".venv",
+    ".vllm-cpu",
+    ".run",
+    ".bench",
+    ".triton_cache",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".import_linter_cache",
+    ".hypothesis",
+    "*.egg-info",
+)
 
 
 @dataclass(frozen=True)
@@ -85,8 +100,12 @@ def port_of(name: str, command: list[str]) -> int:
     variable, usual, _ = SERVICES[name]
     if "--port" in command[:-1]:
         return int(command[command.index("--port") + 1])
-    text = os.environ.get(variable) or from_env_file(variable)
+    text = setting(variable)
     return int(text) if text.isdigit() else usual
+
+
+def setting(variable: str) -> str:
+    return os.environ.get(variable) or from_env_file(variable)
 
 
 def from_env_file(variable: str) -> str:
@@ -108,7 +127,7 @@ def status() -> None:
 
 
 def health(record: Record) -> str:
-    url = f"http://127.0.0.1:{record.port}{SERVICES[record.name][2]}"
+    url = f"http://{host_of(record)}:{record.port}{SERVICES[record.name][2]}"
     try:
         with urllib.request.urlopen(url, timeout=PROBE_SECONDS):
             return "healthy"
@@ -116,6 +135,14 @@ def health(record: Record) -> str:
         return f"not ready ({answer.code}): {reasons(answer.read())}"
     except OSError:
         return "does not answer"
+
+
+def host_of(record: Record) -> str:
+    """Where to ask: GATEWAY_HOST for the gateway, loopback for "every interface"."""
+    host = setting("GATEWAY_HOST") if record.name == "gateway" else ""
+    if host in ("", "0.0.0.0", "::"):
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
 
 
 def reasons(body: bytes) -> str:
@@ -126,18 +153,46 @@ def reasons(body: bytes) -> str:
 
 
 def stop(names: list[str]) -> None:
-    """SIGTERM, then SIGKILL to what is still there after a drain."""
+    """The gateway first: what it still answers needs the vLLM behind it. Then the rest."""
     mine = [record for record in records() if not names or record.name in names]
+    gateways = [record for record in mine if record.name == "gateway"]
+    if any(record.is_alive for record in gateways):
+        print("the gateway ends first; running answers may take DRAIN_SECONDS")
+    end(gateways)
+    end([record for record in mine if record.name != "gateway"])
+
+
+def end(mine: list[Record]) -> None:
+    """SIGTERM, then SIGKILL to what is still there after a drain."""
     for record in mine:
         if record.is_alive:
-            print(f"stopping {record.name} (pid {record.pid})")
+            print(f"stopping {record.name} (pid {record.pid})", flush=True)
             os.kill(record.pid, signal.SIGTERM)
     for record in mine:
-        if not ends_within(record, STOP_SECONDS):
-            print(f"{record.name} (pid {record.pid}) did not end: killing it")
+        if not ends_within(record, stop_seconds()):
+            print(f"{record.name} (pid {record.pid}) did not end: killing it", flush=True)
             os.kill(record.pid, signal.SIGKILL)
             ends_within(record, KILL_SECONDS)
         record.path.unlink(missing_ok=True)
+
+
+def stop_seconds() -> float:
+    """Longer than the gateway's drain, whatever it is set to."""
+    try:
+        drain_seconds = float(setting("DRAIN_SECONDS") or DRAIN_SECONDS)
+    except ValueError:
+        drain_seconds = DRAIN_SECONDS
+    return drain_seconds + BEYOND_DRAIN_SECONDS
+
+
+def clean() -> None:
+    """Remove what the Makefile made, but never from under something that runs."""
+    alive = [record.name for record in records() if record.is_alive]
+    if alive:
+        sys.exit(f"{', '.join(alive)} runs from here: `make stop` first")
+    for pattern in MADE_HERE:
+        for path in Path().glob(pattern):
+            shutil.rmtree(path)
 
 
 def ends_within(record: Record, seconds: float) -> bool:
@@ -157,8 +212,10 @@ def main() -> None:
             status()
         case ["stop", *names]:
             stop(names)
+        case ["clean"]:
+            clean()
         case _:
-            sys.exit("usage: processes.py run NAME -- COMMAND... | status | stop [NAME...]")
+            sys.exit("usage: processes.py run NAME -- COMMAND... | status | stop [NAME...] | clean")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ _COLUMNS = """
     daily_token_quota, requests_per_minute, max_concurrent, allowed_models
 """
 _INSERT = f"INSERT INTO api_keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-_SELECT = f"SELECT {_COLUMNS} FROM api_keys"  # noqa: S608
+_ROTATED_OUT = """
+    (SELECT max(old.revoked_at) FROM api_key_secrets AS old WHERE old.key_id = api_keys.key_id)
+"""
+_SELECT = f"SELECT {_COLUMNS}, {_ROTATED_OUT} FROM api_keys"  # noqa: S608
 _BY_REFERENCE = f"""
     {_SELECT} WHERE key_id = :reference OR name = :reference
     ORDER BY key_id = :reference DESC, revoked_at IS NULL DESC, revoked_at DESC LIMIT 1
@@ -107,13 +110,13 @@ class KeyStore:
             if record.status(now) is not KeyStatus.ACTIVE:
                 status = record.status(now).value
                 raise KeyRefused(f"key '{record.name}' ({record.key_id}) is {status}: create one")
-            ends_at = (now + timedelta(seconds=grace_seconds)).isoformat()
+            ends_at = now + timedelta(seconds=grace_seconds)
             connection.execute(
                 "UPDATE api_key_secrets SET revoked_at = min(coalesce(revoked_at, ?), ?) "
                 "WHERE key_id = ?",
-                (ends_at, ends_at, record.key_id),
+                (ends_at.isoformat(), ends_at.isoformat(), record.key_id),
             )
-            return record, _issue(connection, record, now)
+            return _found(connection, record.key_id), _issue(connection, record, now)
 
     def version(self) -> tuple[str, str]:
         """The store's id and a word that changes with every change of a key; cheap."""
@@ -186,7 +189,8 @@ def _stored(record: KeyRecord) -> tuple[str | int | None, ...]:
 
 
 def _record(row: tuple[Any, ...]) -> KeyRecord:
-    key_id, name, created_at, expires_at, revoked_at, quota, per_minute, concurrent, models = row
+    key_id, name, created_at, expires_at, revoked_at, *limits, models, old_secret_ends_at = row
+    quota, per_minute, concurrent = limits
     terms = KeyTerms(
         daily_token_quota=_limit(quota),
         requests_per_minute=_limit(per_minute),
@@ -200,6 +204,7 @@ def _record(row: tuple[Any, ...]) -> KeyRecord:
         created_at=datetime.fromisoformat(created_at),
         terms=terms,
         revoked_at=_instant(revoked_at),
+        old_secret_ends_at=_instant(old_secret_ends_at),
     )
 
 

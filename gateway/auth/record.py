@@ -38,13 +38,17 @@ class KeyTerms:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """One key of the store; its public id outlives every secret."""
+    """One key of the store; its public id outlives every secret.
+
+    `old_secret_ends_at` is when the last secret that was rotated out ends or ended.
+    """
 
     key_id: str
     name: str
     created_at: datetime
     terms: KeyTerms
     revoked_at: datetime | None = None
+    old_secret_ends_at: datetime | None = None
 
     def status(self, now: datetime) -> KeyStatus:
         if self.revoked_at is not None and self.revoked_at <= now:
@@ -67,7 +71,12 @@ class KeyRecord:
 
     def to_dict(self, now: datetime) -> dict[str, object]:
         """As `--json` prints it; a limit is a number, "default" or "unlimited"."""
-        terms = self.terms
+        terms, old_secret_ends_at = self.terms, self.old_secret_ends_at
+        is_old_in_use = (
+            old_secret_ends_at is not None
+            and old_secret_ends_at > now
+            and self.status(now) is KeyStatus.ACTIVE
+        )
         return {
             "key_id": self.key_id,
             "name": self.name,
@@ -81,6 +90,7 @@ class KeyRecord:
             "allowed_models": None
             if terms.allowed_models is None
             else sorted(terms.allowed_models),
+            "old_secret_works_until": _iso(old_secret_ends_at) if is_old_in_use else None,
         }
 
 

@@ -1,7 +1,9 @@
 """`gateway check`: what a start would run into, and whether the upstreams answer."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import httpx2
 
@@ -9,15 +11,42 @@ from gateway.auth.keyring import KeyConflict, static_entries
 from gateway.auth.keystore import KeyStore
 from gateway.clock import SystemClock
 from gateway.database import DatabaseUnusable
-from gateway.settings import Settings
+from gateway.settings import ConfigurationError, Settings
 from gateway.transport.probe import HttpProbe
 
 PROBE_TIMEOUT_SECONDS = 5.0
 
 
-def check_upstreams(settings: Settings) -> list[str]:
-    """Every fault found, each a sentence with its cure; empty when all is well."""
-    return [*_key_faults(settings), *asyncio.run(_upstream_faults(settings))]
+_KEY_VARIABLES = frozenset({"GATEWAY_API_KEYS", "DATABASE_PATH"})
+_UPSTREAM_VARIABLES = frozenset({"VLLM_URL", "VLLM_API_KEY"})
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Faults, each a sentence with its cure: in the settings' text, and in what they lead to."""
+
+    settings: tuple[str, ...]
+    others: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def examine(environ: Mapping[str, str], *, base: Path = Path()) -> Findings:
+    """Every fault found. What depends on a variable that cannot be read is left out."""
+    try:
+        settings = Settings.from_env(environ, base=base)
+    except ConfigurationError as error:
+        rest = {name: value for name, value in environ.items() if name not in error.variables}
+        return _findings(Settings.from_env(rest, base=base), tuple(error.faults), error.variables)
+    return _findings(settings, (), frozenset())
+
+
+def _findings(settings: Settings, faults: tuple[str, ...], unread: frozenset[str]) -> Findings:
+    others: list[str] = []
+    if not unread & _KEY_VARIABLES:
+        others += _key_faults(settings)
+    if not unread & _UPSTREAM_VARIABLES:
+        others += asyncio.run(_upstream_faults(settings))
+    return Findings(faults, tuple(others), settings.warnings)
 
 
 def _key_faults(settings: Settings) -> Iterator[str]:

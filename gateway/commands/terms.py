@@ -31,6 +31,14 @@ def limit_of(word: str) -> int | Limit:
     return int(digits)
 
 
+def positive_limit_of(word: str) -> int | Limit:
+    """As `limit_of`, but from 1: a key that may send nothing is better revoked."""
+    limit = limit_of(word)
+    if limit == 0:
+        raise typer.BadParameter("0 would refuse every request: allow at least 1, or revoke a key")
+    return limit
+
+
 def models_of(word: str | None) -> frozenset[str] | None:
     """Names separated by commas; None, the option left out, allows every model."""
     if word is None:

@@ -10,13 +10,13 @@ from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gateway.auth.keystore import KeyNotFound, KeyStore
 from gateway.clock import Clock
 from gateway.commands.exits import explained
+from gateway.commands.tables import new_table, print_table
 from gateway.quota.calendar import QuotaCalendar
 from gateway.quota.history import read_rows
 from gateway.quota.report import DayUsage, UsageRow, days_back
@@ -53,7 +53,7 @@ def usage_command(*, source: Callable[[], UsageSource], clock: Clock) -> Callabl
         if as_json:
             typer.echo(json.dumps(_as_json(rows, names, since, found.zone), indent=2))
             return
-        Console(highlight=False).print(_table(rows, names))
+        print_table(_table(rows, names))
 
     return usage
 
@@ -94,9 +94,11 @@ def _days(rows: Iterable[UsageRow]) -> list[DayUsage]:
 
 
 def _table(rows: tuple[UsageRow, ...], names: dict[str, str]) -> Table:
-    table = Table(show_footer=True)
+    table = new_table(show_footer=True)
     for title in ("day", "key", "model"):
-        table.add_column(title, footer="total" if title == "day" else "", overflow="fold")
+        is_whole = title != "model"
+        footer = "total" if title == "day" else ""
+        table.add_column(title, footer=footer, overflow="fold", no_wrap=is_whole)
     for title, total in (
         ("requests", sum(row.requests for row in rows)),
         ("input", sum(row.input_tokens for row in rows)),

@@ -1,37 +1,94 @@
-"""Reading a request body once, bounded."""
+"""Reading a request body once, bounded, and all bodies together."""
 
 from gateway.edge.asgi import Message, Receive, Scope
-from gateway.errors import ClientDisconnected, InvalidRequest, RequestTooLarge, UnsupportedMediaType
+from gateway.errors import (
+    ClientDisconnected,
+    InvalidRequest,
+    Overloaded,
+    RequestTooLarge,
+    UnsupportedMediaType,
+)
+
+# So many bodies of the largest size may be on their way at the same time.
+LARGEST_AT_ONCE = 16
+RETRY_SECONDS = 1.0
 
 
-async def read_json_body(scope: Scope, receive: Receive, *, limit_bytes: int | None) -> bytes:
+class BodyMemory:
+    """The bytes of all bodies that have not come to their end: nothing else bounds how many
+    there are, because a call asks for its place only when its body is read.
+
+    A body that comes in one piece is never held here. None means no bound.
+    """
+
+    def __init__(self, *, max_bytes: int | None) -> None:
+        self._max_bytes = max_bytes
+        self.held_bytes = 0
+
+    def take(self, size: int) -> None:
+        """Hold so much more, even where this raises Overloaded: the caller gives it back."""
+        self.held_bytes += size
+        if self._max_bytes is not None and self.held_bytes > self._max_bytes:
+            raise Overloaded(
+                f"More than {self._max_bytes} bytes of request bodies are on their way "
+                f"({LARGEST_AT_ONCE} times MAX_BODY_BYTES). Try again.",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+
+    def give_back(self, size: int) -> None:
+        self.held_bytes -= size
+
+
+async def read_json_body(
+    scope: Scope, receive: Receive, *, limit_bytes: int | None, memory: BodyMemory
+) -> bytes:
     """The body of a JSON request. Refused on its headers where they say enough.
 
     Raises UnsupportedMediaType (415), RequestTooLarge (413), InvalidRequest for an empty body,
-    ClientDisconnected if the client leaves meanwhile.
+    Overloaded (503) where `memory` has no room, ClientDisconnected if the client leaves meanwhile.
     """
     _judge_headers(scope, limit_bytes)
     message = await receive()
-    body = await _read_on(message, receive, limit_bytes)
+    body = await _read_on(message, receive, limit_bytes, memory)
     if not body:
         raise InvalidRequest("The request has no body; send a JSON object.", code="invalid_json")
     return body
 
 
-async def _read_on(message: Message, receive: Receive, limit_bytes: int | None) -> bytes:
+async def _read_on(
+    message: Message, receive: Receive, limit_bytes: int | None, memory: BodyMemory
+) -> bytes:
+    part = _part(message)
+    if not message.get("more_body", False):
+        _require_size(len(part), limit_bytes)
+        return part
+
     parts: list[bytes] = []
     size = 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected("The client left while sending its request.")
-        part: bytes = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if limit_bytes is not None and size > limit_bytes:
-            raise _too_large(limit_bytes)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-        message = await receive()
+    try:
+        while True:
+            parts.append(part)
+            size += len(part)
+            memory.take(len(part))
+            _require_size(size, limit_bytes)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            message = await receive()
+            part = _part(message)
+    finally:
+        memory.give_back(size)
+
+
+def _part(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnected("The client left while sending its request.")
+    part: bytes = message.get("body", b"")
+    return part
+
+
+def _require_size(size: int, limit_bytes: int | None) -> None:
+    if limit_bytes is not None and size > limit_bytes:
+        raise _too_large(limit_bytes)
 
 
 def _judge_headers(scope: Scope, limit_bytes: int | None) -> None:

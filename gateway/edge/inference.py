@@ -5,7 +5,7 @@ from functools import partial
 
 from gateway.dispatch import Dispatcher
 from gateway.edge.asgi import Receive, Scope, Send, exchange_of, respond
-from gateway.edge.body import read_json_body
+from gateway.edge.body import BodyMemory, read_json_body
 from gateway.edge.interruption import Interruption
 from gateway.edge.lifecycle import Lifecycle
 from gateway.edge.limits import LimitHeaders
@@ -69,6 +69,7 @@ class InferenceEndpoint:
         dispatch: Dispatcher,
         lifecycle: Lifecycle,
         limit_headers: LimitHeaders,
+        memory: BodyMemory,
         config: InferenceConfig,
     ) -> None:
         self._operation = operation
@@ -76,12 +77,14 @@ class InferenceEndpoint:
         self._dispatch = dispatch
         self._lifecycle = lifecycle
         self._limit_headers = limit_headers
+        self._memory = memory
         self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._lifecycle.admit()
         exchange = exchange_of(scope)
-        body = await read_json_body(scope, receive, limit_bytes=self._config.max_body_bytes)
+        limit_bytes = self._config.max_body_bytes
+        body = await read_json_body(scope, receive, limit_bytes=limit_bytes, memory=self._memory)
         call = self._dialect.parse(self._operation, body)
         client = AsgiClient(send, exchange, self._limit_headers)
         with Interruption() as interruption:

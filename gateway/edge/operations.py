@@ -130,7 +130,8 @@ def _days(query: bytes) -> int:
     if values is None:
         return 1
     text = values[-1]
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= HISTORY_DAYS_MAX:
+    is_number = len(text) <= 3 and text.isascii() and text.isdigit()
+    if not is_number or not 1 <= int(text) <= HISTORY_DAYS_MAX:
         raise InvalidRequest(
             f"days must be a whole number from 1 to {HISTORY_DAYS_MAX}.", param="days"
         )

@@ -3,7 +3,7 @@
 from gateway.edge.asgi import ASGIApp, Receive, Scope, Send, exchange_of
 from gateway.edge.limits import request_headers
 from gateway.errors import ConcurrencyExceeded, RateLimitExceeded, Refusal
-from gateway.exchange import Principal, RateLimit
+from gateway.exchange import Exchange, Principal, RateLimit
 from gateway.quota.ledger import Ledger
 from gateway.ratelimit import ConcurrencyLimiter, Decision, RateLimiter, client_network
 
@@ -11,7 +11,8 @@ from gateway.ratelimit import ConcurrencyLimiter, Decision, RateLimiter, client_
 class ThrottleAddress:
     """Counts each address, so that guessing keys is limited too.
 
-    What another limit refuses is given back: a caller is never punished twice.
+    What another limit refuses is given back: a caller is never punished twice. Except where
+    that refusal took an upstream's work, which the limit is there to bound.
     """
 
     def __init__(
@@ -25,19 +26,24 @@ class ThrottleAddress:
         if not self._limits:
             await self._app(scope, receive, send)
             return
-        address = "ip:" + client_network(exchange_of(scope).client_address)
+        exchange = exchange_of(scope)
+        address = "ip:" + client_network(exchange.client_address)
         decision = self._limiter.hit(address, self._limits)
         if not decision.allowed:
             raise _too_many(decision, limit="ip_rate", who="from this address")
         try:
             await self._app(scope, receive, send)
         except Refusal:
-            self._limiter.refund(address, self._limits)
+            if not exchange.was_counted:
+                self._limiter.refund(address, self._limits)
             raise
 
 
 class ThrottleKey:
-    """Counts each key: requests at the same time, then requests in a window."""
+    """Counts each key: requests at the same time, then requests in a window.
+
+    What another limit refuses is given back as by ThrottleAddress.
+    """
 
     def __init__(
         self,
@@ -64,20 +70,20 @@ class ThrottleKey:
                     exchange.limit_headers = request_headers(decision)
                 if not decision.allowed:
                     raise _too_many(decision, limit="key_rate", who="with this key")
-                await self._inner(principal, scope, receive, send)
+                await self._inner(exchange, scope, receive, send)
             finally:
                 self._running.release(principal.key_id)
         except Refusal:
             self._ledger.count_refusal(principal)
             raise
 
-    async def _inner(
-        self, principal: Principal, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _inner(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
         except Refusal:
-            self._limiter.refund("key:" + principal.key_id, principal.rate_limits)
+            if not exchange.was_counted:
+                principal = exchange.caller
+                self._limiter.refund("key:" + principal.key_id, principal.rate_limits)
             raise
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -12,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import Draining, InvalidRequest, RequestTimeout
 from gateway.protocol.cycle import GatewayCycle
+from gateway.protocol.peer import has_left
 from gateway.protocol.refusal import RequestRefused
 
 HEADER_FIELDS_MAX = 100
@@ -42,14 +44,20 @@ class _Phase(Enum):
     NOTHING = "nothing"
 
 
+def _nothing(status: int) -> None:
+    return
+
+
 class GatewayProtocol(HttpToolsProtocol):
     """A head has a deadline, a size, a number of fields and exactly one Host; a body has a
     deadline; a reader that stands still is dropped.
 
     Deadlines are numbers that the server's tick compares: a timer per request costs more.
+    `on_refused` hears the status of a request that no application was asked about.
     """
 
     limits = ServerConfig()
+    on_refused: Callable[[int], None] = staticmethod(_nothing)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -109,11 +117,16 @@ class GatewayProtocol(HttpToolsProtocol):
         super().shutdown()
 
     def sweep(self, now: float) -> None:
-        """Compare the deadlines with the loop's time."""
-        if now >= self._write_deadline:
+        """Compare the deadlines with the loop's time, and look after clients nobody listens to."""
+        if now >= self._write_deadline or (self._is_deaf() and has_left(self.transport)):
             self.transport.abort()
         elif now >= self._deadline:
             self._end_of_patience(now)
+
+    def _is_deaf(self) -> bool:
+        """Reading stands still behind an answer that is not complete."""
+        answering = self._answering
+        return self.flow.read_paused and answering is not None and not answering.response_complete
 
     def _enter(self, phase: _Phase) -> None:
         if phase is _Phase.HEAD:
@@ -220,6 +233,8 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._phase is _Phase.BODY and not cycle.response_started and not self.pipeline:
             self._cycle.end_body(InvalidRequest(refusal.message, code="bad_http"))
             return
+        if self._phase is not _Phase.BODY and not self.transport.is_closing():
+            self.on_refused(refusal.status)
         if self._phase is _Phase.HEAD and (cycle is None or cycle.response_complete):
             self.transport.write(refusal.response())
         self.transport.close()

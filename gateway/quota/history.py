@@ -2,13 +2,16 @@
 
 import asyncio
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from gateway.database import DatabaseUnusable, reader
 from gateway.quota.report import UsageRow
 
+WAITING_MAX = 64
 _COLUMNS = "day, key_id, model, input_tokens, output_tokens, requests, refusals"
 _NEWEST = """
     day IN (SELECT DISTINCT day FROM usage ORDER BY day DESC LIMIT 3)
@@ -39,16 +42,32 @@ NO_HISTORY = NoHistory()
 
 
 class SqliteHistory:
-    """Reads the journal's file off the event loop, through a connection of its own."""
+    """Reads the journal's file off the event loop, through connections of its own.
+
+    In one thread of its own: however many ask, nobody else waits for them. Beyond `WAITING_MAX`
+    who asks is told HistoryUnavailable.
+    """
 
     def __init__(self, *, path: Path) -> None:
         self._path = path
+        self._waiting = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="history")
 
     async def rows(self, key_id: str, *, since: date) -> tuple[UsageRow, ...]:
+        if self._waiting >= WAITING_MAX:
+            raise HistoryUnavailable(f"{self._waiting} readers wait already")
+        read = partial(read_rows, self._path, since=since, key_id=key_id)
+        self._waiting += 1
         try:
-            return await asyncio.to_thread(read_rows, self._path, since=since, key_id=key_id)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, read)
         except DatabaseUnusable as error:
             raise HistoryUnavailable(str(error)) from error
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Nobody reads any more; who still waits is cancelled."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def read_rows(path: Path, *, since: date, key_id: str | None = None) -> tuple[UsageRow, ...]:

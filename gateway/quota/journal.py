@@ -3,12 +3,13 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import aiosqlite
 
@@ -20,6 +21,8 @@ from gateway.quota.lock import sole_gateway
 from gateway.quota.report import UsageRow, days_back
 
 _LONGEST_PAUSE_SECONDS = 2.0
+_LAST_PAUSE_SECONDS = 0.1
+Found = TypeVar("Found")
 
 # Absolute values: a commit whose fate is unknown may be repeated.
 _WRITE = """
@@ -44,7 +47,7 @@ class JournalConfig:
     path: Path
     flush_seconds: float = 0.1
     busy_seconds: float = 1.0
-    close_seconds: float = 5.0
+    close_seconds: float = 10.0
     retention_days: int = 400
 
 
@@ -66,7 +69,8 @@ class Journal:
     Entering reads the newest days back into the book and raises DatabaseUnusable if the file
     cannot be used; it is never replaced. Later troubles stop nobody: the counts stay in
     memory, the write is repeated, `on_failure` is told once per trouble and `on_recovery`
-    when it is over. A file deleted or replaced while running is written anew in full.
+    when it is over. A file deleted or replaced while running is written anew in full. Leaving
+    tries for `close_seconds` and raises UsageLost if the disk refuses all that time.
     """
 
     def __init__(
@@ -111,8 +115,10 @@ class Journal:
     async def __aenter__(self) -> "Journal":
         async with AsyncExitStack() as opened:
             opened.enter_context(sole_gateway(self._path))
+            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
+            opened.callback(self._thread.shutdown, wait=False)
             today = self._calendar.today().date
-            rows = await asyncio.to_thread(_recorded, self._path, today)
+            rows = await self._off_the_loop(lambda: _recorded(self._path, today))
             for day in sorted({row.day for row in rows}):
                 self._calendar.resume(day)
             self._book.load(rows)
@@ -154,15 +160,19 @@ class Journal:
         pause_seconds = self._config.flush_seconds
         while not await self._closes_within(pause_seconds):
             began_at = self._clock.monotonic()
-            try:
-                is_written = await self.flush()
-            except Exception as error:
-                await self._fail(error)
-                is_written = False
-            if is_written:
+            if await self._tried():
                 pause_seconds = self._pause_after(self._clock.monotonic() - began_at)
             else:
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+
+    async def _tried(self) -> bool:
+        """Flush; whatever happens is a failure to be told and tried again, not an end."""
+        try:
+            return await self.flush()
+        except Exception as error:
+            with suppress(Exception):  # Even the telling may fail; the counts must not.
+                await self._fail(error)
+            return False
 
     def _pause_after(self, flush_took_seconds: float) -> float:
         """What is counted just after a flush has looked waits for the rest of that flush, for
@@ -185,13 +195,13 @@ class Journal:
                 await self._flush_at_last()
         if self._pending:
             cause = f"{len(self._pending)} rows of usage were not written: {self.last_error}"
-            self._on_failure(UsageLost(cause))
+            raise UsageLost(cause)
 
     async def _flush_at_last(self) -> None:
         while True:
-            if await self.flush():
+            if await self._tried():
                 return
-            await asyncio.sleep(self._config.flush_seconds)
+            await asyncio.sleep(min(self._config.flush_seconds, _LAST_PAUSE_SECONDS))
 
     async def _write(self) -> None:
         today = self._calendar.today().date
@@ -210,18 +220,18 @@ class Journal:
 
     async def _connected(self) -> aiosqlite.Connection:
         if self._connection is not None:
-            if await asyncio.to_thread(_identity, self._path) == self._file:
+            if await self._off_the_loop(lambda: _identity(self._path)) == self._file:
                 return self._connection
             await self._disconnect()
         # Nobody knows what a file opened anew holds: give it all that is held here.
         self._pending = {(row.day, row.key_id, row.model): row for row in self._book.held()} | (
             self._pending
         )
-        await asyncio.to_thread(prepare, self._path)
+        await self._off_the_loop(lambda: prepare(self._path))
         return await self._connect()
 
     async def _connect(self) -> aiosqlite.Connection:
-        self._file = await asyncio.to_thread(_identity, self._path)
+        self._file = await self._off_the_loop(lambda: _identity(self._path))
         self._connection = await aiosqlite.connect(
             f"{self._path.as_uri()}?mode=rw",
             uri=True,
@@ -231,11 +241,15 @@ class Journal:
         await self._connection.execute("PRAGMA synchronous = FULL")
         return self._connection
 
+    async def _off_the_loop(self, look: Callable[[], Found]) -> Found:
+        """In the journal's own thread: nobody's load delays what is to reach the disk."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, look)
+
     async def _disconnect(self) -> None:
         # An open connection has a thread that would keep the process from exiting.
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(sqlite3.Error):
+            with suppress(Exception):  # It is given up in any case.
                 await connection.close()
 
     async def _fail(self, error: Exception) -> None:

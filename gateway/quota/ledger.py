@@ -1,7 +1,6 @@
 """Ledger: the port through which tokens are reserved before a request and settled after it."""
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -12,18 +11,27 @@ from gateway.quota.report import UsageReport
 _RUNNING_REQUEST_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class TokenDemand:
+class TokenDemand(NamedTuple):
     """What a request may cost: its prompt once, and `output_tokens` for each of its choices.
 
     `output_tokens` is None where the request sets no bound: it is then bounded by all that
-    is left of the quota, and holds that until it ends.
+    is left of the quota, and holds that until it ends. A request that generates and reads
+    nothing has no choices: it is free, and admitted even where nothing remains.
     """
 
     model: str
     input_tokens: int
     output_tokens: int | None
     choices: int = 1
+
+    @classmethod
+    def nothing(cls, model: str) -> "TokenDemand":
+        """What a call that no quota concerns asks for."""
+        return cls(model, input_tokens=0, output_tokens=0, choices=0)
+
+    @property
+    def is_free(self) -> bool:
+        return self.choices == 0
 
     @property
     def least_tokens(self) -> int:
@@ -94,7 +102,7 @@ class Ledger(Protocol):
     def reserve(
         self, principal: Principal, demand: TokenDemand
     ) -> AbstractAsyncContextManager[Reservation]:
-        """Hold what the demand may cost, at most what remains.
+        """Hold what the demand may cost, at most what remains; a free one holds nothing.
 
         Entering raises QuotaExceeded or, if only running requests are in the way,
         QuotaReserved. A key without a quota holds nothing and is metered all the same.

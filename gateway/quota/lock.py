@@ -46,7 +46,7 @@ def _take(descriptor: int, path: Path) -> None:
         raise DatabaseUnusable(
             path,
             cause=f"another gateway uses it (process {owner})",
-            cure="Stop that gateway, give this one a file of its own, or share through Redis",
+            cure="Stop that gateway, or give this one a file of its own",
         ) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

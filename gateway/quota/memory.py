@@ -98,7 +98,7 @@ class MemoryLedger:
         """The account, the tokens now held in it, and the output limit. Raises a Refusal."""
         account = self._account(principal.key_id)
         quota = principal.daily_token_quota
-        if quota is None:
+        if quota is None or demand.is_free:
             return account, 0, None
         remaining = quota - account.used - account.reserved
         if demand.least_tokens > remaining:
@@ -121,6 +121,8 @@ class MemoryLedger:
         self._followed.pop(reservation, None)
 
     async def _recorded(self, key_id: str, days: int) -> tuple[tuple[UsageRow, ...], bool]:
+        if days == 1:
+            return (), True  # Today is in memory: `load` took it up.
         oldest = days_back(self._calendar.today().date, days)[-1]
         try:
             return await self._history.rows(key_id, since=oldest), True

@@ -10,6 +10,7 @@ from gateway.errors import (
     InvalidRequest,
     ModelNotFound,
     UpstreamFailed,
+    UpstreamMisconfigured,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -21,8 +22,8 @@ from gateway.routing.upstream import Upstream
 class Lease:
     """A slot at one upstream and its breaker's permit, given back on leaving the block.
 
-    Leaving by an upstream's failure counts against it. All else without a verdict is neutral:
-    the client left, nothing was learnt, or a 4xx, which an engine that is dead can say too.
+    Leaving by an upstream's failure counts against it, as `judge` has it. All else without a
+    verdict is neutral: the client left, or nothing was learnt.
     """
 
     __slots__ = ("_permit", "upstream")
@@ -42,8 +43,7 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         self.upstream.in_flight -= 1
-        if isinstance(error, UpstreamFailed | UpstreamTimeout | UpstreamUnavailable):
-            self.fail()
+        self.judge(error)
         self._permit.release()
 
     def begin_answer(self) -> None:
@@ -53,6 +53,14 @@ class Lease:
 
     def succeed(self) -> None:
         self._permit.succeed()
+
+    def judge(self, error: BaseException | None) -> None:
+        """Count against the upstream what is its failure. Neutral are a 4xx, which an engine
+        that is dead can say too, and a wrong set-up, which no pause mends."""
+        if isinstance(error, UpstreamMisconfigured):
+            return
+        if isinstance(error, UpstreamFailed | UpstreamTimeout | UpstreamUnavailable):
+            self.fail()
 
     def fail(self) -> None:
         """The upstream failed this call, be it after a good beginning."""

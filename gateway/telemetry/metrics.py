@@ -71,6 +71,9 @@ class Metrics:
         self.tokens = self._counters("tokens", "Tokens charged.", "model", "type")
         self.refusals = self._counters("refusals", "Requests refused by a limit.", "limit")
         self.errors = self._counters("errors", "Answers that are not a model's.", "code")
+        self.protocol_refusals = self._counters(
+            "protocol_refusals", "Requests refused as no valid HTTP, before any route.", "status"
+        )
         self.failovers = self._counters("failovers", "Calls moved on to another upstream.", "model")
         self.transitions = self._counters(
             "circuit_transitions", "Changes of a circuit breaker's state.", "upstream", "to"
@@ -107,6 +110,9 @@ class Metrics:
 
     def count_transition(self, upstream: str, state: str) -> None:
         self.transitions.child(upstream, state).value += 1
+
+    def count_protocol_refusal(self, status: int) -> None:
+        self.protocol_refusals.child(str(status)).value += 1
 
     def watch(self, value: WatchedValue) -> None:
         """A value somebody else owns, read when it is scraped."""

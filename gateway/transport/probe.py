@@ -69,17 +69,27 @@ class HttpProbe:
 
 
 def _models(listing: httpx2.Response) -> tuple[ServedModel, ...]:
-    """The models of an OpenAI listing; `max_model_len` is vLLM's own addition to it."""
+    """The models of an OpenAI listing; `max_model_len` is vLLM's own addition to it.
+
+    The card of a LoRA adapter has none, but names its `parent`, whose context it shares.
+    """
     try:
         document = listing.json()
     except ValueError:
         return ()
     entries: Any = document.get("data") if isinstance(document, dict) else None
-    models = []
+    cards: dict[str, Any] = {}
     for entry in entries if isinstance(entries, list) else []:
         name = entry.get("id") if isinstance(entry, dict) else None
         if isinstance(name, str) and name:
-            length = entry.get("max_model_len")
-            known = type(length) is int and length > 0  # JSON true is an int to Python.
-            models.append(ServedModel(name=name, context_tokens=length if known else None))
-    return tuple(models)
+            cards[name] = entry
+    return tuple(ServedModel(name, _context_tokens(card, cards)) for name, card in cards.items())
+
+
+def _context_tokens(card: dict[str, Any], cards: dict[str, Any]) -> int | None:
+    parent = card.get("parent")
+    base = cards.get(parent, {}) if isinstance(parent, str) else {}
+    for length in (card.get("max_model_len"), base.get("max_model_len")):
+        if type(length) is int and length > 0:  # JSON true is an int to Python.
+            return length
+    return None

@@ -1,7 +1,8 @@
 """Strict JSON: a body means one thing to every reader, or it is refused.
 
 What is refused beyond RFC 8259: duplicate keys, a byte order mark, lone surrogates, NaN and
-Infinity, numbers that a float or 64 bits cannot hold, and nesting beyond MAX_DEPTH.
+Infinity, numbers that a float or 64 bits cannot hold, nesting beyond MAX_DEPTH, and more
+brackets or commas than MAX_CONTAINERS and MAX_VALUES.
 """
 
 import json
@@ -14,6 +15,11 @@ import orjson
 from gateway.errors import InvalidRequest
 
 MAX_DEPTH: Final = 64
+# What a few bytes of body become in memory is many times their size: `[],` makes 56 bytes.
+MAX_CONTAINERS: Final = 200_000
+MAX_VALUES: Final = 2_000_000
+# Below this no body can hold enough of either to hurt, and counting would only cost.
+_SMALL_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ def parse_object(body: bytes) -> StrictObject:
     over 64 bits become floats. Both leave a trace in what it serialises again, so that the
     slow exact check is needed only where a trace may be hidden.
     """
+    if len(body) > _SMALL_BYTES:
+        _require_few_values(body)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -48,6 +56,19 @@ def parse_object(body: bytes) -> StrictObject:
 
 def _invalid(message: str) -> InvalidRequest:
     return InvalidRequest(message, code="invalid_json")
+
+
+def _require_few_values(body: bytes) -> None:
+    """Bound what parsing would allocate, before it does; characters inside strings count too."""
+    if body.count(b"{") + body.count(b"[") > MAX_CONTAINERS:
+        raise _invalid(
+            f"The request body has more than {MAX_CONTAINERS} opening brackets and braces, "
+            "those inside strings included."
+        )
+    if body.count(b",") > MAX_VALUES:
+        raise _invalid(
+            f"The request body has more than {MAX_VALUES} commas, those inside strings included."
+        )
 
 
 def _require_depth(fields: dict[str, object], body: bytes) -> None:

@@ -1,6 +1,7 @@
 """Runs the simulator from the command line until it is told to stop."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -15,9 +16,18 @@ except ImportError:
 
 
 def main() -> None:
-    """Exit 0 on SIGTERM and SIGINT, 2 on a bad argument, 1 when told to die."""
+    """Exit 0 on SIGTERM and SIGINT, 2 on a bad argument, 1 without its port or when told to die."""
     config = from_arguments(sys.argv[1:], os.environ)
-    run(serve(config))
+    try:
+        run(serve(config))
+    except OSError as fault:
+        if fault.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        sys.exit(
+            f"simulator: port {config.port} cannot be had ({os.strerror(fault.errno)}): stop what "
+            "uses it, or take another: SIM_PORT=8001 make sim (and VLLM_URL=http://127.0.0.1:8001 "
+            "for the gateway)"
+        )
 
 
 async def serve(config: SimulatorConfig) -> None:

@@ -180,6 +180,17 @@ async def test_a_key_with_a_quota_of_zero_is_refused(ledger: Ledger, asked: Toke
             pass
 
 
+@pytest.mark.parametrize("quota", [0, 10, 9])
+async def test_what_is_free_is_admitted_where_nothing_remains(ledger: Ledger, quota: int) -> None:
+    team = with_quota(quota)
+    await spend(ledger, with_quota(10), 10)
+    async with ledger.reserve(team, TokenDemand.nothing("m")) as reservation:
+        assert ledger.standing(team).reserved == 0
+        assert reservation.output_limit is None
+        reservation.settle(TokenUsage(0, 0))
+    assert ledger.standing(team).used == 10
+
+
 async def test_a_key_without_quota_holds_nothing_and_is_metered(ledger: Ledger) -> None:
     async with ledger.reserve(UNLIMITED, demand(10, None)) as reservation:
         assert reservation.output_limit is None

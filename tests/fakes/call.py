@@ -12,6 +12,7 @@ from gateway.errors import (
     ErrorKind,
     GatewayError,
     UpstreamFailed,
+    UpstreamMisconfigured,
     UpstreamRejected,
     UpstreamTruncated,
     UpstreamUnavailable,
@@ -85,6 +86,8 @@ class FakeCall:
             return UpstreamUnavailable("503", retry_after_seconds=retry_after_seconds)
         if status >= 500:
             return UpstreamFailed(str(status))
+        if status == 401:
+            return UpstreamMisconfigured("401")
         return UpstreamRejected(
             body.decode(),
             status=status,

@@ -229,6 +229,44 @@ def test_a_released_probe_returns_its_permit_and_keeps_the_state(
     assert breaker.permits
 
 
+def test_a_probe_that_lasts_long_makes_room_for_another(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    fail(breaker, times=5)
+    clock.advance(5.0)
+    breaker.acquire()
+    clock.advance(9.9)
+    assert not breaker.permits
+    clock.advance(0.1)
+    assert breaker.acquire().is_probe
+    assert not breaker.permits
+
+
+@pytest.mark.parametrize(("verdict", "state"), [("succeed", CLOSED), ("fail", OPEN)])
+def test_the_verdict_of_a_long_probe_still_counts(
+    breaker: CircuitBreaker, clock: FakeClock, verdict: str, state: BreakerState
+) -> None:
+    fail(breaker, times=5)
+    clock.advance(5.0)
+    long = breaker.acquire()
+    clock.advance(10.0)
+    breaker.acquire()
+    getattr(long, verdict)()
+    assert breaker.state is state
+
+
+def test_the_end_of_a_long_probe_makes_no_more_room(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    fail(breaker, times=5)
+    clock.advance(5.0)
+    long = breaker.acquire()
+    clock.advance(10.0)
+    breaker.acquire()
+    long.release()
+    assert not breaker.permits
+
+
 def test_open_times_grow_up_to_the_maximum(breaker: CircuitBreaker, clock: FakeClock) -> None:
     fail(breaker, times=5)
     pauses = [breaker.retry_after_seconds]
@@ -414,18 +452,23 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     """Calls begin, end, time passes and hints arrive in any order."""
 
     PROBES = 3
+    PROBE_SECONDS = 10.0
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
         self.era = 0
         self.breaker = CircuitBreaker(
-            BreakerConfig(failure_threshold=3, half_open_probes=self.PROBES),
+            BreakerConfig(
+                failure_threshold=3,
+                half_open_probes=self.PROBES,
+                probe_seconds=self.PROBE_SECONDS,
+            ),
             clock=self.clock,
             random=lambda: 0.5,
             on_transition=self.note,
         )
-        self.running: deque[tuple[int, Permit]] = deque()
+        self.running: deque[tuple[int, float, Permit]] = deque()
 
     def note(self, before: BreakerState, after: BreakerState) -> None:
         assert (before, after) != (OPEN, CLOSED)
@@ -436,14 +479,15 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     def stampede(self, calls: int) -> None:
         for _ in range(calls):
             if self.breaker.permits:
-                self.running.append((self.era, self.breaker.acquire()))
+                permit = self.breaker.acquire()
+                self.running.append((self.era, self.clock.monotonic(), permit))
 
     @rule(verdict=st.sampled_from(["succeed", "fail", "release"]), skip=st.integers(0, 100))
     def end_one(self, verdict: str, skip: int) -> None:
         if not self.running:
             return
         self.running.rotate(-(skip % len(self.running)))
-        era, permit = self.running.popleft()
+        era, _, permit = self.running.popleft()
         before = (self.era, self.breaker.permits, self.breaker.state)
         getattr(permit, verdict)()
         if era != before[0]:
@@ -460,13 +504,15 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
     @rule()
     def release_everything(self) -> None:
         while self.running:
-            self.running.popleft()[1].release()
+            self.running.popleft()[2].release()
         assert self.breaker.permits or self.breaker.state is OPEN
 
     @invariant()
-    def never_more_probes_than_allowed(self) -> None:
+    def never_more_probes_at_a_time_than_allowed(self) -> None:
         if self.breaker.state is HALF_OPEN:
-            assert sum(era == self.era for era, _ in self.running) <= self.PROBES
+            since = self.clock.monotonic() - self.PROBE_SECONDS
+            young = [era for era, began_at, _ in self.running if began_at > since]
+            assert young.count(self.era) <= self.PROBES
 
     @invariant()
     def waiting_as_told_always_helps(self) -> None:

@@ -5,12 +5,14 @@ import asyncio
 import pytest
 
 from gateway.breaker import BreakerState
-from gateway.dispatch import DispatchConfig
+from gateway.dispatch import REJECTION_BYTES_MAX, DispatchConfig
 from gateway.errors import (
+    AnswerTooLarge,
     InvalidRequest,
     ModelNotAllowed,
     QuotaExceeded,
     UpstreamFailed,
+    UpstreamMisconfigured,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamTruncated,
@@ -41,6 +43,7 @@ from tests.fakes.upstream import (
 from tests.gateway.dispatching import ROLE, STREAM, bench_of, key
 
 WHOLE: Script = (Receive(), Send(whole(b"3")))
+MISCONFIGURED: Script = (Receive(), Send(whole(b"who are you?", status=401)))
 PLAIN = FakeCall(is_stream=False)
 # As vLLM answers: the head of a stream comes long before the first event.
 HEAD_THEN_HANG: Script = (Receive(), Send(STREAM_HEAD), Hang())
@@ -91,10 +94,10 @@ async def test_the_ids_of_the_exchange_travel_to_the_upstream() -> None:
 
 async def test_a_call_that_costs_no_tokens_reserves_and_charges_none() -> None:
     call = FakeCall(is_stream=False, is_metered=False, operation=Operation.TOKENIZE)
-    full = key(quota=1)
-    async with bench_of([(Receive(), Send(whole(b"0")))], principal=full) as bench:
+    async with bench_of([(Receive(), Send(whole(b"0")))], principal=key(quota=0)) as bench:
         await bench.run(call)
         assert bench.upstreams[0].requests[0].path == "/tokenize"
+        assert bench.bodies == [["m None"]]
 
 
 # Refusals before anything is sent
@@ -206,10 +209,48 @@ async def test_a_rejection_is_told_charged_nothing_and_no_fault_of_the_upstream(
 
 async def test_an_answer_beyond_the_limit_is_refused_and_cut() -> None:
     small = DispatchConfig(max_answer_bytes=100)
-    async with bench_of([(Receive(), Send(whole(b"3" * 101)), Hang())], config=small) as bench:
-        await bench.fails(PLAIN, UpstreamFailed)
+    flood: Script = (Receive(), Send(whole(b"3" * 101)), Hang())
+    async with bench_of([flood], [WHOLE], config=small) as bench:
+        await bench.fails(PLAIN, AnswerTooLarge)
         assert bench.client.answered is None
         await bench.upstreams[0].sees_end()
+
+
+async def test_an_answer_beyond_the_limit_was_generated_and_is_charged_once() -> None:
+    small = DispatchConfig(max_answer_bytes=100)
+    flood: Script = (Receive(), Send(whole(b"3" * 101)), Hang())
+    async with bench_of([flood], [WHOLE], config=small) as bench:
+        exchange = await bench.fails(PLAIN, AnswerTooLarge)
+        assert bench.bodies[1] == []
+        assert bench.booked == (1, 10, 0)
+        assert exchange.usage == TokenUsage(10, 0, is_estimated=True)
+        assert bench.breaker(0) is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize(("status", "asked"), [(500, 1), (400, 0)])
+async def test_a_refusal_of_too_many_words_is_one_without_words(status: int, asked: int) -> None:
+    words = b"x" * (REJECTION_BYTES_MAX + 1)
+    wordy: Script = (Receive(), Send(whole(words, status=status)), Hang())
+    async with bench_of([wordy], [WHOLE]) as bench:
+        if asked:
+            await bench.run(PLAIN)
+        else:
+            await bench.fails(PLAIN, UpstreamRejected)
+        assert len(bench.bodies[1]) == asked
+
+
+async def test_where_the_first_upstream_refuses_us_another_is_asked_and_no_circuit_opens() -> None:
+    async with bench_of([MISCONFIGURED], [WHOLE]) as bench:
+        exchange = await bench.run(PLAIN)
+        assert (exchange.upstream, exchange.attempts) == ("u1", 2)
+        assert bench.breaker(0) is BreakerState.CLOSED
+
+
+async def test_where_every_upstream_refuses_us_the_caller_hears_it() -> None:
+    async with bench_of([MISCONFIGURED]) as bench:
+        await bench.fails(PLAIN, UpstreamMisconfigured)
+        assert bench.breaker(0) is BreakerState.CLOSED
+        assert bench.booked[1:] == (0, 0)
 
 
 # The client leaves

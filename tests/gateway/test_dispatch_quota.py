@@ -1,15 +1,15 @@
 """What a call reserves: the bound on its output, and the exact count of its prompt."""
 
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
 import pytest
 
 from gateway.breaker import BreakerConfig, BreakerState, CircuitBreaker
 from gateway.dispatch import DispatchConfig
-from gateway.errors import (
-    QuotaExceeded,
-)
-from gateway.exchange import (
-    PromptSize,
-)
+from gateway.errors import Overloaded, QuotaExceeded
+from gateway.exchange import PromptSize
 from tests.fakes.call import FakeCall
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import (
@@ -50,6 +50,46 @@ async def test_the_quota_left_is_shared_by_all_choices() -> None:
     async with bench_of([STREAM], principal=key(50)) as bench:
         await bench.run(FakeCall(choices=4))
         assert bench.bodies == [["m 10"]]
+
+
+@pytest.mark.parametrize(
+    ("call", "quota", "sent"),
+    [
+        (FakeCall(choices=14, prompt=PromptSize(2100, 2100)), 3_000, "m 64"),
+        (FakeCall(choices=128, prompt=PromptSize(1900, 8000)), 5_000, "m 24"),
+        (
+            FakeCall(choices=128, prompt=PromptSize(1000, 16_384), can_be_counted=False),
+            20_000,
+            "m 28",
+        ),
+    ],
+    ids=["a batch longer than one context", "a prompt that compresses", "an image"],
+)
+async def test_a_long_looking_prompt_does_not_hide_the_output_of_many_choices(
+    call: FakeCall, quota: int, sent: str
+) -> None:
+    script = counting(b"1900") if call.can_be_counted and call.choices == 128 else STREAM
+    asking = replace(call, output_limit=1000)
+    async with bench_of([script], principal=key(quota), context_tokens=2048) as bench:
+        await bench.run(asking)
+        assert bench.bodies[0][-1] == sent
+
+
+async def test_one_choice_shares_its_context_with_its_prompt() -> None:
+    call = FakeCall(output_limit=1000, prompt=PromptSize(1900, 1900))
+    async with bench_of([STREAM], principal=key(2048), context_tokens=2048) as bench:
+        await bench.run(call)
+        assert bench.bodies == [["m None"]]
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+async def test_no_bound_exceeds_the_context(choices: int) -> None:
+    call = FakeCall(output_limit=None, choices=choices)
+    for quota in (100, 1000, 1022, 1023, 3067, 3078, 3079, 5000):
+        async with bench_of([STREAM], principal=key(quota), context_tokens=1024) as bench:
+            await bench.run(call)
+            bound = bench.bodies[0][0].removeprefix("m ")
+            assert bound == "None" or int(bound) < 1024
 
 
 # The exact count
@@ -110,6 +150,35 @@ async def test_a_slow_tokenizer_does_not_hold_up_the_call() -> None:
         await bench.run(VAGUE)
         assert bench.bodies == [["count m", "m 50"]]
         assert bench.breaker(0) is BreakerState.CLOSED
+
+
+async def test_the_count_takes_a_place_in_flight() -> None:
+    async with bench_of([(Receive(), Hang())], principal=key(100)) as bench:
+        task = asyncio.create_task(bench.run(VAGUE))
+        await bench.upstreams[0].sees_requests(1)
+        assert bench.gate.in_flight == 1
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_full_gateway_counts_nothing() -> None:
+    async with bench_of([STREAM], principal=key(100)) as bench, AsyncExitStack() as places:
+        for _ in range(8):
+            await places.enter_async_context(bench.gate.admit())
+        exchange = await bench.fails(VAGUE, Overloaded)
+        assert bench.bodies == [[]]
+        assert not exchange.was_counted
+
+
+@pytest.mark.parametrize(("estimate", "is_counted"), [(320, True), (321, False)])
+async def test_a_prompt_far_beyond_what_remains_is_refused_by_its_guess(
+    estimate: int, is_counted: bool
+) -> None:
+    call = FakeCall(prompt=PromptSize(estimate, ceiling=4000))
+    async with bench_of([counting(b"300")], principal=key(20)) as bench:
+        exchange = await bench.fails(call, QuotaExceeded)
+        assert bench.bodies == [["count m"] if is_counted else []]
+        assert exchange.was_counted is is_counted
 
 
 async def test_with_nothing_left_nobody_counts() -> None:

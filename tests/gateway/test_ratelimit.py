@@ -269,6 +269,19 @@ def test_what_is_no_limit_is_refused_with_examples(text: str) -> None:
         parse_rate_limits(text)
 
 
+def test_a_stored_limit_of_zero_refuses_and_leaves_other_windows_alone() -> None:
+    limiter = MemoryRateLimiter(clock=FakeClock())
+    nothing, some = RateLimit(0, 60.0), RateLimit(1, 1.0)
+
+    alone, beside = limiter.hit("a", (nothing,)), limiter.hit("a", (some, nothing))
+    limiter.refund("a", (nothing,))
+
+    assert not alone.allowed
+    assert alone.retry_after_seconds == beside.retry_after_seconds == 60.0
+    assert limiter.hit("a", (some,)).allowed
+    assert len(limiter) == 1
+
+
 def test_a_limit_that_refuses_everything_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="would refuse every request"):
         parse_rate_limits("10/second;0/minute")

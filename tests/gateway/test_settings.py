@@ -1,5 +1,7 @@
 """Settings: defaults that start, every fault at once, and no secret shown."""
 
+from pathlib import Path
+
 import pytest
 
 from gateway.exchange import RateLimit
@@ -66,7 +68,10 @@ BAD = {
     "MAX_IN_FLIGHT": ("0",),
     "MAX_QUEUED": ("-1",),
     "DRAIN_SECONDS": ("-1", "forever"),
-    "METRICS_PORT": ("99999", "x"),
+    "METRICS_PORT": ("99999", "x", "8080"),
+    "CORS_ALLOW_ORIGINS": ("app.example", "https://app.example/", "https://*.example"),
+    "ALLOWED_MEDIA_DOMAINS": ("https://a.example", "a.example:80", "a.example/x", "*.example"),
+    "CIRCUIT_OPEN_MAX_SECONDS": ("0", "4"),
     "LOG_LEVEL": ("TRACE", "2"),
     "LOG_FORMAT": ("xml",),
     "KEEPALIVE_TIMEOUT_SECONDS": ("0", "1.5"),
@@ -162,6 +167,67 @@ def test_the_longest_open_time_is_never_below_the_first() -> None:
     settings = Settings.from_env({"CIRCUIT_OPEN_SECONDS": "90"})
 
     assert settings.breaker.open_max_seconds == 90.0
+
+
+def test_a_fault_says_that_off_is_possible_where_it_is() -> None:
+    assert fault_of(MAX_IN_FLIGHT="none").endswith(", or off")
+    assert not fault_of(MAX_QUEUED="none").endswith(", or off")
+
+
+def test_faults_of_two_settings_together_name_both() -> None:
+    ports = fault_of(GATEWAY_PORT="9000", METRICS_PORT="9000")
+    circuit = fault_of(CIRCUIT_OPEN_SECONDS="90", CIRCUIT_OPEN_MAX_SECONDS="60")
+
+    assert ports.startswith("METRICS_PORT=9000: ")
+    assert "GATEWAY_PORT" in ports
+    assert "CIRCUIT_OPEN_SECONDS=90" in circuit
+
+
+def test_what_stands_beside_a_faulty_variable_is_judged_against_its_default() -> None:
+    environ = {"GATEWAY_PORT": "x", "METRICS_PORT": "8080"}
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env(environ)
+
+    assert caught.value.variables == {"GATEWAY_PORT", "METRICS_PORT"}
+
+
+def test_origins_and_hosts_are_taken_as_they_are() -> None:
+    settings = Settings.from_env(
+        {
+            "CORS_ALLOW_ORIGINS": "https://app.example, http://[::1]:3000,*",
+            "ALLOWED_MEDIA_DOMAINS": "Images.example,10.0.0.1",
+        }
+    )
+
+    assert settings.cors_origins == {"https://app.example", "http://[::1]:3000", "*"}
+    assert settings.dialect.allowed_media_domains == {"images.example", "10.0.0.1"}
+
+
+def test_a_relative_database_starts_from_the_folder_given() -> None:
+    base = Path("/srv/gateway")
+    absolute = {"DATABASE_PATH": "/var/lib/gateway.db"}
+
+    assert Settings.from_env({}).journal.path == Path("data/gateway.db")
+    assert Settings.from_env({}, base=base).journal.path == base / "data/gateway.db"
+    assert Settings.from_env(absolute, base=base).journal.path == Path("/var/lib/gateway.db")
+
+
+def test_a_near_miss_of_any_setting_is_warned_about() -> None:
+    environ = {"RATE_LIMIT_PER_KY": "5/minute", "log_level": "DEBUG", "VLLM_PORT": "1", "HOME": "/"}
+
+    assert Settings.from_env(environ).warnings == (
+        "RATE_LIMIT_PER_KY is not a setting of the gateway; did you mean RATE_LIMIT_PER_KEY?",
+        "log_level is not a setting of the gateway; did you mean LOG_LEVEL?",
+    )
+
+
+def test_a_short_key_is_warned_about_and_not_shown() -> None:
+    environ = {"GATEWAY_API_KEYS": "sk-test-abcdefgh,hunter2,team=hunter3"}
+    number_two, team = Settings.from_env(environ).warnings
+
+    assert "number 2" in number_two
+    assert "'team'" in team
+    assert "hunter" not in number_two + team
 
 
 def test_unknown_variables_of_ours_are_warned_about() -> None:

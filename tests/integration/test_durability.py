@@ -168,6 +168,26 @@ async def test_a_locked_database_holds_up_nobody_and_loses_nothing(tmp_path: Pat
         await _age_returns_to_zero(gateway)
 
 
+async def test_usage_that_could_not_be_written_at_the_end_is_told_by_the_exit_code(
+    tmp_path: Path,
+) -> None:
+    async with fronted(tmp_path) as pair:
+        gateway = pair.gateway
+        await gateway.client.post(CHAT, json=chat())
+        await until(lambda: recorded(gateway.database) == pair.generated_tokens)
+        with closing(sqlite3.connect(gateway.database, isolation_level=None)) as intruder:
+            intruder.execute("BEGIN EXCLUSIVE")
+            await gateway.client.post(CHAT, json=chat())
+            gateway.signal(signal.SIGTERM)
+            code = await gateway.ended()
+            intruder.execute("ROLLBACK")
+
+        (line,) = await gateway.logged(event="did not end in good order")
+        assert code == 1
+        assert "1 rows of usage were not written" in line["fault"]
+        assert "locked" in line["fault"]
+
+
 async def test_a_deleted_database_is_written_anew_with_all_of_today(tmp_path: Path) -> None:
     async with fronted(tmp_path) as pair:
         gateway = pair.gateway

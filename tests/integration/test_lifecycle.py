@@ -4,13 +4,15 @@ import asyncio
 import re
 import signal
 import socket
+import sqlite3
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from gateway.database import prepare
 from scripts.simulator.config import SimulatorConfig
 from scripts.simulator.simulator import Simulator
 from tests.harness.commands import Finished, KeyCommands, run_gateway
@@ -97,6 +99,14 @@ async def test_a_taken_port_is_told_with_its_variable(tmp_path: Path) -> None:
     _assert_told(ended, "GATEWAY_PORT", "in use")
 
 
+async def test_a_taken_port_for_the_metrics_is_told_with_its_own_variable(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = await start(tmp_path, METRICS_PORT=str(taken.getsockname()[1]))
+
+    _assert_told(ended, "METRICS_PORT", "in use")
+    assert "GATEWAY_PORT" not in ended.out + ended.err
+
+
 async def test_no_key_at_all_is_never_an_open_door(tmp_path: Path) -> None:
     ended = await start(tmp_path, GATEWAY_API_KEYS="")
 
@@ -131,6 +141,18 @@ async def test_a_corrupt_database_is_told_and_left_as_it_is(tmp_path: Path) -> N
     assert database.read_bytes() == garbage
 
 
+async def test_a_damaged_row_is_told_and_not_just_an_exit_code(tmp_path: Path) -> None:
+    prepare(tmp_path / "gateway.db")
+    with closing(sqlite3.connect(tmp_path / "gateway.db")) as file, file:
+        file.execute("INSERT INTO usage VALUES ('0000-99-99', 'k', 'm', 1, 1, 1, 0)")
+
+    ended = await start(tmp_path)
+
+    assert ended.code == CONFIGURATION
+    (line,) = [line for line in ended.out.splitlines() if "cannot start" in line]
+    assert "ValueError" in line
+
+
 async def test_a_second_gateway_on_the_same_database_is_refused(tmp_path: Path) -> None:
     async with GatewayProcess(
         folder=tmp_path, until_ready=False, VLLM_URL="http://127.0.0.1:9"
@@ -154,7 +176,7 @@ async def test_an_unknown_variable_of_ours_is_warned_about_with_a_suggestion(
     async with GatewayProcess(
         folder=tmp_path, until_ready=False, VLLM_URL="http://127.0.0.1:9", GATEWAY_PROT="1"
     ) as gateway:
-        (line,) = await gateway.logged(event="unknown setting")
+        (line,) = await gateway.logged(event="settings")
 
     assert line["level"] == "warning"
     assert "GATEWAY_PROT" in line["what"]

@@ -254,13 +254,26 @@ async def test_a_refusal_by_quota_uses_no_request_of_any_window(
     async with fronting(
         simulator,
         tmp_path,
-        DAILY_TOKEN_QUOTA="5",
+        DAILY_TOKEN_QUOTA="1",
         RATE_LIMIT_PER_KEY="2/hour",
         RATE_LIMIT_PER_IP="3/hour",
     ) as gateway:
         refused = [code_of(await ask(gateway)) for _ in range(6)]
 
     assert refused == ["insufficient_quota"] * 6
+
+
+@pytest.mark.parametrize(("limit", "most"), [("RATE_LIMIT_PER_KEY", 2), ("RATE_LIMIT_PER_IP", 3)])
+async def test_a_refusal_that_took_an_upstreams_count_uses_a_request_of_the_window(
+    simulator: Simulator, tmp_path: Path, limit: str, most: int
+) -> None:
+    limits = {"DAILY_TOKEN_QUOTA": "5", limit: f"{most}/hour"}
+    async with fronting(simulator, tmp_path, **limits) as gateway:
+        refused = [code_of(await ask(gateway)) for _ in range(6)]
+
+    counts = [seen for seen in simulator.requests if seen.path == "/tokenize"]
+    assert refused == ["insufficient_quota"] * most + ["rate_limit_exceeded"] * (6 - most)
+    assert len(counts) == most
 
 
 async def test_keys_do_not_share_their_windows(simulator: Simulator, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from scripts.simulator.faults import Fault, FaultKind
 from scripts.simulator.simulator import Simulator
 from tests.harness.exposition import openmetrics_families, text_families
 from tests.harness.gateway import GatewayProcess, chat
+from tests.harness.raw import RawClient, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -24,6 +25,7 @@ METRIC_FAMILIES = {
     "gateway_queue_wait_seconds": "histogram",
     "gateway_tokens": "counter",
     "gateway_refusals": "counter",
+    "gateway_protocol_refusals": "counter",
     "gateway_errors": "counter",
     "gateway_failovers": "counter",
     "gateway_circuit_transitions": "counter",
@@ -109,7 +111,22 @@ async def test_a_trusted_proxy_shows_them_only_to_the_allowed_networks(
     assert statuses == {"192.0.2.7": 200, "198.51.100.1": 403, "127.0.0.1, 198.51.100.1": 403}
 
 
-@pytest.mark.parametrize("days", ["0", "-1", "x", "401", "1e3", "\u0663", ""])
+async def test_what_is_no_valid_http_is_counted_by_its_status(gateway: GatewayProcess) -> None:
+    async with RawClient(gateway.port) as raw:
+        await raw.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await raw.answer()).status == 400
+    async with RawClient(gateway.port) as raw:
+        await raw.send(request("GET", "/", *[b"x: y"] * 101))
+        assert (await raw.answer()).status == 431
+
+    for status in ("400", "431"):
+        assert await gateway.metric("gateway_protocol_refusals_total", status=status) == 1
+    assert await gateway.logged(event="request refused as no valid HTTP", status=431)
+
+
+@pytest.mark.parametrize(
+    "days", ["0", "-1", "x", "401", "1e3", "\u0663", "", "0" * 9 + "19999999999", "1" + "0" * 5000]
+)
 async def test_a_wrong_number_of_days_is_a_400(gateway: GatewayProcess, days: str) -> None:
     answer = await gateway.client.get("/v1/usage", params={"days": days})
 

@@ -191,6 +191,28 @@ async def test_what_remains_is_shared_by_all_choices(tmp_path: Path) -> None:
         assert (await pair.gateway.usage())["remaining_tokens"] == 2
 
 
+SHORT = SimulatorConfig(output_tokens=1_000, max_model_len=2_048)
+IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}]
+
+
+async def test_a_batch_longer_than_one_context_keeps_to_the_quota(tmp_path: Path) -> None:
+    body = {"model": "sim-model", "prompt": [[353] * 150] * 14, "max_tokens": 1_000}
+    async with quota_of(tmp_path, 3_000, pace=SHORT) as pair:
+        answer = await pair.gateway.client.post("/v1/completions", json=body)
+
+        assert answer.json()["usage"]["completion_tokens"] == 14 * 64
+        assert (await pair.gateway.usage())["total_tokens"] == 2_996
+
+
+async def test_many_choices_about_an_image_keep_to_the_quota(tmp_path: Path) -> None:
+    body = chat("", n=128, max_tokens=1_000, messages=[{"role": "user", "content": IMAGE}])
+    async with quota_of(tmp_path, 20_000, pace=SHORT) as pair:
+        answer = await pair.gateway.client.post(CHAT, json=body)
+
+        assert answer.status_code == 200
+        assert 0 < (await pair.gateway.usage())["total_tokens"] <= 20_000
+
+
 async def test_a_used_up_quota_says_limit_used_and_reset_and_that_retrying_is_futile(
     tmp_path: Path,
 ) -> None:
@@ -271,11 +293,14 @@ async def test_every_metered_route_charges_what_the_upstream_counted(tmp_path: P
 
 
 async def test_counting_tokens_is_free_even_when_nothing_remains(tmp_path: Path) -> None:
-    async with quota_of(tmp_path, 1) as pair:
+    body = {"model": "sim-model", "prompt": [353] * 20, "max_tokens": 30}
+    async with quota_of(tmp_path, 50) as pair:
+        await pair.gateway.client.post("/v1/completions", json=body)
+        assert (await pair.gateway.usage())["remaining_tokens"] == 0
         for path in FREE:
             assert (await pair.gateway.client.post(path, json=BODIES[path])).status_code == 200
 
-        assert (await pair.gateway.usage())["total_tokens"] == 0
+        assert (await pair.gateway.usage())["total_tokens"] == 50
 
 
 async def test_a_refused_request_is_charged_nothing_and_never_forwarded(tmp_path: Path) -> None:

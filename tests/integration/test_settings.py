@@ -48,6 +48,27 @@ async def test_check_names_a_setting_that_cannot_be_read(tmp_path: Path) -> None
     assert "MAX_QUEUED=x: must be a whole number" in ended.err
 
 
+async def test_a_setting_that_cannot_be_read_hides_no_other_fault(tmp_path: Path) -> None:
+    ended = await run_gateway(
+        "check",
+        settings=settings_in(tmp_path, MAX_QUEUED="x", GATEWAY_API_KEYS="", GATEWAY_PROT="1"),
+    )
+
+    assert ended.code == 78
+    for word in ("MAX_QUEUED=x", "GATEWAY_API_KEYS: no key", "VLLM_URL:", "GATEWAY_PORT?"):
+        assert word in ended.err
+    assert "3 fault" in ended.err
+
+
+async def test_keys_and_upstreams_nobody_can_name_are_not_looked_at(tmp_path: Path) -> None:
+    ended = await run_gateway(
+        "check", settings=settings_in(tmp_path, VLLM_URL="ftp://x", GATEWAY_API_KEYS="sk-sö")
+    )
+
+    assert ended.code == 78
+    assert "2 fault" in ended.err
+
+
 async def test_the_environment_wins_over_the_settings_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.env"
     file.write_text("MAX_QUEUED=from-file\nMAX_CHOICES=from-file\n")

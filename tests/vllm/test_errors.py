@@ -1,10 +1,13 @@
 """vLLM's refusals through the gateway, as the SDK's own exceptions."""
 
+from pathlib import Path
+
 import openai as sdk
 import pytest
 from openai import AsyncOpenAI
 
 from tests.harness.gateway import GatewayProcess
+from tests.harness.vllm import VllmProcess
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -49,3 +52,35 @@ async def test_tokenize_counts_what_the_answer_charges(gateway: GatewayProcess) 
 
     assert counted.json()["count"] == answer.json()["usage"]["prompt_tokens"]
     assert (await gateway.usage())["requests"] == 2
+
+
+async def test_what_vllm_refuses_only_inside_a_stream_is_the_requests_fault(
+    openai: AsyncOpenAI, gateway: GatewayProcess
+) -> None:
+    for _ in range(6):
+        with pytest.raises(sdk.BadRequestError):
+            await openai.chat.completions.create(
+                model="tiny",
+                messages=HELLO,  # type: ignore[arg-type]
+                stream=True,
+                extra_body={"structured_outputs": {"regex": "((("}},
+            )
+
+    answer = await openai.chat.completions.create(model="tiny", messages=HELLO, max_tokens=1)  # type: ignore[arg-type]
+    assert answer.choices
+    assert await gateway.metric("gateway_circuit_state") == 0
+
+
+async def test_streams_one_after_the_other_never_exceed_a_concurrency_of_one(
+    vllm: VllmProcess, tmp_path: Path
+) -> None:
+    async with GatewayProcess(
+        folder=tmp_path, VLLM_URL=vllm.url, MAX_CONCURRENT_PER_KEY="1"
+    ) as gateway:
+        request = {"model": "tiny", "messages": HELLO, "max_tokens": 2, "stream": True}
+        statuses = {
+            (await gateway.client.post("/v1/chat/completions", json=request)).status_code
+            for _ in range(20)
+        }
+
+    assert statuses == {200}

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_a_key_is_revoked_once(store: KeyStore) -> None:
 def test_rotation_keeps_the_key_and_replaces_the_secret(store: KeyStore, clock: FakeClock) -> None:
     record, old = store.create("alice", KeyTerms())
     rotated, new = store.rotate("alice")
-    assert rotated == record
+    assert rotated == replace(record, old_secret_ends_at=clock.now())
     assert opens(store, clock, new)
     assert not opens(store, clock, old)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.auth.keyring import KeyDefaults, KeyRing
+from gateway.auth.keyring import KeyDefaults, KeyRing, static_entries
 from gateway.auth.keystore import KeyStore
 from gateway.commands.keys import keys_app
 from tests.fakes.clock import FakeClock
@@ -19,7 +19,10 @@ class Shell:
     def __init__(self, path: Path) -> None:
         self.clock = FakeClock()
         self.store = KeyStore(path=path, clock=self.clock)
-        self._app = keys_app(database_path=lambda: path, clock=self.clock)
+        static = static_entries([("Team A", "sk-team-of-settings")], defaults=KeyDefaults())
+        self._app = keys_app(
+            database_path=lambda: path, clock=self.clock, static_keys=lambda: static
+        )
 
     def run(self, *words: str) -> Result:
         return CliRunner().invoke(self._app, list(words), env={"COLUMNS": "200"})
@@ -92,6 +95,8 @@ def test_an_expiry_has_many_words(shell: Shell, expires: str, said: str | None) 
         ("--name", "bell\x07"),
         ("--name", "a", "--rpm", "-1"),
         ("--name", "a", "--rpm", "many"),
+        ("--name", "a", "--rpm", "0"),
+        ("--name", "a", "--concurrent", "0"),
         ("--name", "a", "--daily-tokens", "1e6"),
         ("--name", "a", "--models", ","),
         ("--name", "a", "--expires", "2020-01-01"),
@@ -121,6 +126,7 @@ def test_list_for_scripts_has_every_key(shell: Shell) -> None:
     shell.run("revoke", "alice")
     listed = json.loads(shell.run("list", "--json").stdout)
     assert {facts["name"]: facts["status"] for facts in listed} == {
+        "Team A": "active",
         "alice": "revoked",
         "bob": "active",
     }
@@ -136,6 +142,46 @@ def test_rotate_prints_a_new_secret_and_honours_the_grace(shell: Shell) -> None:
     old = shell.run("create", "--name", "alice", "-q").stdout.strip()
     new = shell.run("rotate", "alice", "--grace", "1h", "-q").stdout.strip()
     assert (shell.owner_of(old), shell.owner_of(new)) == ("alice", "alice")
+
+
+def test_a_key_in_its_grace_says_until_when_the_old_secret_works(shell: Shell) -> None:
+    shell.run("create", "--name", "alice")
+    rotated = shell.facts("rotate", "alice", "--grace", "1h")
+
+    assert rotated["old_secret_works_until"] == "2026-03-14T13:00:00Z"
+    assert "2026-03-14T13:00:00Z" in shell.run("list").stdout
+    shell.clock.advance(timedelta(hours=1).total_seconds())
+    assert shell.facts("show", "alice")["old_secret_works_until"] is None
+
+
+def test_create_says_which_database_it_wrote(shell: Shell, tmp_path: Path) -> None:
+    assert str(tmp_path / "gateway.db") in shell.run("create", "--name", "alice").stderr
+
+
+def test_list_is_one_line_a_key_where_nobody_looks(shell: Shell) -> None:
+    shell.run("create", "--name", "alice " * 10, "--models", ",".join(f"m{n}" for n in range(99)))
+    lines = shell.run("list").stdout.splitlines()
+
+    assert len(lines) == 1 + 2
+    assert lines[0].split()[0] == "id"
+
+
+def test_list_shows_keys_of_the_settings(shell: Shell) -> None:
+    shell.run("create", "--name", "alice")
+    shown = shell.run("list").stdout
+
+    assert "team-a" in shown
+    assert "settings" in shown
+
+
+@pytest.mark.parametrize("words", ["show", "revoke", "rotate", "create --name"])
+@pytest.mark.parametrize("name", ["Team A", "team-a"])
+def test_a_key_of_the_settings_is_changed_there(shell: Shell, words: str, name: str) -> None:
+    shell.run("create", "--name", "alice")
+    result = shell.run(*words.split(), name)
+
+    assert result.exit_code == 4
+    assert "comes from GATEWAY_API_KEYS: change it there and restart" in result.stderr
 
 
 def test_an_expired_key_is_shown_as_expired(shell: Shell) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,7 +11,10 @@ import pytest
 
 from gateway.database import DatabaseUnusable
 from gateway.exchange import TokenUsage
+from gateway.quota.history import WAITING_MAX, HistoryUnavailable, SqliteHistory
+from gateway.quota.journal import Journal, JournalConfig, UsageLost
 from gateway.quota.ledger import TokenDemand
+from gateway.quota.report import UsageRow
 from tests.gateway.quota.conftest import TEAM, Bench
 
 
@@ -233,8 +236,79 @@ async def test_counts_that_could_not_be_written_at_the_end_are_reported(bench: B
     await journal.__aenter__()
     with locked(bench.path):
         await bench.spend(30)
-        await journal.__aexit__(None, None, None)
-    assert "1 rows of usage were not written" in bench.reports[-1]
+        with pytest.raises(UsageLost, match=r"1 rows of usage were not written.*locked"):
+            await journal.__aexit__(None, None, None)
+
+
+async def test_a_lock_let_go_while_leaving_costs_nothing(bench: Bench) -> None:
+    async def hold() -> None:
+        with locked(bench.path):
+            is_held.set()
+            await asyncio.sleep(0.3)
+
+    is_held = asyncio.Event()
+    async with bench.new_journal(flush_seconds=3600):
+        await bench.spend(30)
+        holder = asyncio.create_task(hold())
+        await is_held.wait()
+    await holder
+    assert bench.on_disk() == 30
+
+
+async def test_the_background_task_outlives_what_nobody_expects(bench: Bench) -> None:
+    faults = iter([RuntimeError("first"), RuntimeError("second")])
+    told: list[str] = []
+
+    class BrokenBook:
+        def load(self, rows: Iterable[UsageRow]) -> None:
+            bench.ledger.load(rows)
+
+        def held(self) -> list[UsageRow]:
+            return bench.ledger.held()
+
+        def drain(self) -> list[UsageRow]:
+            for fault in faults:
+                raise fault
+            return bench.ledger.drain()
+
+    def tell(error: Exception) -> None:
+        told.append(str(error))
+        raise RuntimeError("nobody listens")
+
+    journal = Journal(
+        config=JournalConfig(path=bench.path, flush_seconds=0.01),
+        book=BrokenBook(),
+        calendar=bench.calendar,
+        clock=bench.clock,
+        on_failure=tell,
+    )
+    async with journal, asyncio.timeout(10):
+        await bench.spend(30)
+        while await asyncio.to_thread(bench.on_disk) < 30:
+            pass
+    assert told == ["first", "second"]
+
+
+async def test_history_beyond_the_bound_of_readers_is_not_waited_for(bench: Bench) -> None:
+    async with bench.journal:
+        history = SqliteHistory(path=bench.path)
+        today = bench.calendar.today().date
+        reads = [history.rows("team", since=today) for _ in range(WAITING_MAX + 1)]
+        answers = await asyncio.gather(*reads, return_exceptions=True)
+        history.close()
+    assert [isinstance(answer, HistoryUnavailable) for answer in answers] == (
+        [False] * WAITING_MAX + [True]
+    )
+
+
+async def test_todays_report_asks_no_disk(bench: Bench) -> None:
+    async with bench.journal:
+        await bench.spend(30)
+    again = bench.start()
+    async with again.journal:
+        remove(bench.path)
+        report = await again.ledger.report(TEAM, days=1)
+    assert (report.today.total.total_tokens, report.is_complete) == (30, True)
 
 
 async def test_a_second_gateway_on_the_same_file_is_refused(bench: Bench) -> None:

@@ -45,6 +45,12 @@ class HandFedAnswer:
     async def read(self, *, limit_bytes: int) -> bytes:
         raise AssertionError("this answer is a stream")
 
+    def take_unread(self) -> bytes:
+        return b""
+
+    def see_out(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

@@ -7,12 +7,14 @@ import pytest
 
 from gateway.breaker import BreakerConfig, BreakerState
 from gateway.errors import (
+    AnswerTooLarge,
     ClientDisconnected,
     ErrorKind,
     GatewayError,
     InvalidRequest,
     ModelNotFound,
     UpstreamFailed,
+    UpstreamMisconfigured,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamTruncated,
@@ -220,7 +222,14 @@ def test_an_upstreams_failure_counts_against_it(clock: FakeClock, error: Gateway
 
 @pytest.mark.parametrize(
     "error",
-    [asyncio.CancelledError(), ClientDisconnected("left"), REJECTION, ValueError("ours")],
+    [
+        asyncio.CancelledError(),
+        ClientDisconnected("left"),
+        REJECTION,
+        ValueError("ours"),
+        UpstreamMisconfigured("401"),
+        AnswerTooLarge("too large"),
+    ],
 )
 def test_what_is_not_the_upstreams_fault_does_not_count_against_it(
     clock: FakeClock, error: BaseException
