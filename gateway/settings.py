@@ -58,7 +58,7 @@ TABLE = (
     Setting("VLLM_URL", "http://127.0.0.1:8000", parse.urls, "vLLM's base URL without `/v1`; several replicas comma-separated."),
     Setting("VLLM_API_KEY", "", parse.secret, "The key vLLM was started with; sent to it, never to clients.", is_secret=True),
     Setting("MODEL_NAME", "", parse.text, "The model meant by a request that names none; what `make vllm` serves."),
-    Setting("DATABASE_PATH", "data/gateway.db", parse.path, "SQLite file of keys and usage; its folder is created."),
+    Setting("DATABASE_PATH", "data/gateway.db", parse.path, "SQLite file of keys and usage; relative to the folder that holds config/.env; its folder is created."),
     Setting("DAILY_TOKEN_QUOTA", "1000000", parse.off_or(parse.tokens), "Tokens (input + output) a key may use per day unless it has its own quota; `off` for no limit."),
     Setting("QUOTA_TIMEZONE", "UTC", parse.time_zone, "IANA time zone in whose midnight the day turns."),
     Setting("QUOTA_FLUSH_SECONDS", "0.1", parse.seconds, "How often usage is written to disk: what a `kill -9` can lose."),
