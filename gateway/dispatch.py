@@ -137,7 +137,6 @@ class Dispatcher:
         exchange.upstream = lease.upstream.name
         exchange.sent_at = self._clock.monotonic()
         answer = await self._ask(lease, call, call.operation.value, body, exchange)
-        exchange.answered_at = self._clock.monotonic()
         with closing(answer):
             await self._pass_on(answer, call, meter, exchange, audience, lease)
 

@@ -262,7 +262,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "answered_at",
         "attempts",
         "bytes_sent",
         "client_address",
@@ -309,7 +308,6 @@ class Exchange:
         self.was_counted = False
         self.queue_seconds = 0.0
         self.sent_at: float | None = None
-        self.answered_at: float | None = None
         self.first_token_at: float | None = None
         self.bytes_sent = 0
         self.limit_headers: list[tuple[bytes, bytes]] = []
