@@ -6,7 +6,8 @@ RUN := $(BIN)/python scripts/processes.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help gateway demo vllm vllm-cpu sim status stop check test test-vllm bench format lock clean
+.PHONY: help gateway demo vllm vllm-cpu sim gpu-exporter up status stop monitoring monitoring-down \
+        monitoring-native dashboards loadtest check test test-vllm bench format lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,11 +45,34 @@ vllm-cpu: ## A real vLLM on the CPU with a tiny random model (TP_SIZE=2 for two 
 sim: .venv/.runtime ## The vLLM simulator alone on :8000 (ARGS="--ttft 0.2")
 	@$(RUN) run sim -- $(BIN)/python -m scripts.simulator $(ARGS)
 
+gpu-exporter: .venv/.runtime ## GPU metrics on :9101 (ARGS="--simulate 2" without a GPU)
+	@$(RUN) run gpu-exporter -- $(BIN)/python -m exporter $(ARGS)
+
+up: .venv/.runtime config/.env ## vLLM, gateway and GPU exporter under a watchdog that restarts them
+	@$(BIN)/python scripts/watchdog.py $(ARGS)
+
 status: ## What these targets started, on which port, healthy or not
 	@$(PYTHON) scripts/processes.py status
 
 stop: ## Stop what these targets started, by its recorded pid
 	@$(PYTHON) scripts/processes.py stop
+
+# --- Watch ---------------------------------------------------------------------------------
+
+monitoring: ## Prometheus, Alertmanager, Grafana, Jaeger, Loki and Alloy (needs Docker)
+	@$(PYTHON) scripts/monitoring.py up
+
+monitoring-down: ## Stop them; what they stored stays
+	@$(PYTHON) scripts/monitoring.py down
+
+monitoring-native: ## A Prometheus found on this machine, with the same configuration and rules
+	@$(PYTHON) scripts/monitoring.py native
+
+dashboards: .venv/.runtime ## Generate Grafana's dashboards from monitoring/dashboards
+	@$(BIN)/python -m monitoring.dashboards
+
+loadtest: .venv/.runtime ## Load on a running gateway (CONCURRENCY=32 DURATION=120)
+	@$(BIN)/python -m scripts.loadtest $(ARGS)
 
 # --- Prove --------------------------------------------------------------------------------
 

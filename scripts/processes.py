@@ -27,12 +27,15 @@ SERVICES = {
     "vllm": ("VLLM_PORT", 8000, "/health"),
     "vllm-cpu": ("VLLM_PORT", 8000, "/health"),
     "sim": ("SIM_PORT", 8000, "/health"),
+    "gpu-exporter": ("GPU_EXPORTER_PORT", 9101, "/health"),
+    "prometheus": ("PROMETHEUS_PORT", 9090, "/-/ready"),
 }
 MADE_HERE = (
     ".venv",
     ".vllm-cpu",
     ".run",
     ".bench",
+    ".tools",
     ".triton_cache",
     ".mypy_cache",
     ".ruff_cache",

@@ -1,0 +1,1 @@
+"""What watches the gateway: Prometheus, Grafana, Jaeger, Loki, and their rules."""
