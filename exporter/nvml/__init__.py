@@ -1,0 +1,1 @@
+"""Readings from NVIDIA's driver; the only room that knows pynvml."""

@@ -1,0 +1,1 @@
+"""Readings of GPUs that do not exist, for demos and tests."""
