@@ -5,31 +5,40 @@ and start time, so that a pid which the system has given to somebody else meanwh
 for ours.
 """
 
-import json
 import os
 import shutil
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from threading import Event
 
-RUN_DIRECTORY = Path(".run")
-DRAIN_SECONDS = 30.0
-BEYOND_DRAIN_SECONDS = 15.0
-KILL_SECONDS = 5.0
+if not __package__:
+    # Started by its path: `scripts` is a package of the root.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from scripts.supervision.duration import duration
+from scripts.supervision.ending import end
+from scripts.supervision.kernel import start_time
+from scripts.supervision.probe import look
+from scripts.supervision.record import (
+    RUN_DIRECTORY,
+    STATE_FILE,
+    WATCHDOG,
+    Phase,
+    Record,
+    Standing,
+    living,
+    records,
+    standings,
+)
+from scripts.supervision.services import SERVICES, port_of, url_of
+from scripts.supervision.settings import gateway_stop_seconds
+
 PROBE_SECONDS = 2.0
-# Where each target listens when nobody says otherwise, and what tells that it is well.
-SERVICES = {
-    "gateway": ("GATEWAY_PORT", 8080, "/ready"),
-    "vllm": ("VLLM_PORT", 8000, "/health"),
-    "vllm-cpu": ("VLLM_PORT", 8000, "/health"),
-    "sim": ("SIM_PORT", 8000, "/health"),
-    "gpu-exporter": ("GPU_EXPORTER_PORT", 9101, "/health"),
-    "prometheus": ("PROMETHEUS_PORT", 9090, "/-/ready"),
-}
+LEAVE_SECONDS = 3.0
 MADE_HERE = (
     ".venv",
     ".vllm-cpu",
@@ -46,151 +55,104 @@ MADE_HERE = (
 )
 
 
-@dataclass(frozen=True)
-class Record:
-    """One process: `started` is the kernel's start time in clock ticks since boot."""
-
-    name: str
-    pid: int
-    started: str
-    port: int
-
-    @property
-    def is_alive(self) -> bool:
-        return start_time(self.pid) == self.started
-
-    @property
-    def path(self) -> Path:
-        return RUN_DIRECTORY / f"{self.name}.json"
-
-
-def start_time(pid: int) -> str:
-    """Field 22 of /proc/PID/stat, or empty when there is no such process (or a zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def records() -> list[Record]:
-    found = []
-    for path in sorted(RUN_DIRECTORY.glob("*.json")):
-        try:
-            found.append(Record(**json.loads(path.read_text())))
-        except (ValueError, TypeError):
-            path.unlink()
-    return found
-
-
-def run(name: str, command: list[str]) -> None:
+def run(name: str, command: list[str], *, port: int, supervised: bool = False) -> None:
     """Record this process, then become the command: the pid stays the same."""
     RUN_DIRECTORY.mkdir(exist_ok=True)
-    for record in records():
-        if record.name == name and record.is_alive:
-            sys.exit(f"{name} runs already (pid {record.pid}); `make stop` ends it")
-    record = Record(name, os.getpid(), start_time(os.getpid()), port_of(name, command))
-    record.path.write_text(json.dumps(vars(record)))
+    own = Record(name, os.getpid(), start_time(os.getpid()), port, supervised)
+    earlier = living().get(name)
+    if earlier and earlier.pid != own.pid:
+        sys.exit(f"{name} runs already (pid {earlier.pid}); `make stop` ends it")
+    own.write()
     try:
         os.execvp(command[0], command)
     except OSError as fault:
-        record.path.unlink()
+        own.path.unlink()
         sys.exit(f"{name}: cannot run {command[0]}: {fault.strerror}")
 
 
-def port_of(name: str, command: list[str]) -> int:
-    """The port the command says, else the one in the environment or config/.env, else the usual."""
-    variable, usual, _ = SERVICES[name]
-    if "--port" in command[:-1]:
-        return int(command[command.index("--port") + 1])
-    text = setting(variable)
-    return int(text) if text.isdigit() else usual
-
-
-def setting(variable: str) -> str:
-    return os.environ.get(variable) or from_env_file(variable)
-
-
-def from_env_file(variable: str) -> str:
-    try:
-        lines = Path("config/.env").read_text().splitlines()
-    except OSError:
-        return ""
-    values = [line.partition("=")[2].strip() for line in lines if line.startswith(f"{variable}=")]
-    return values[-1].strip("'\"") if values else ""
-
-
 def status() -> None:
-    alive = [record for record in records() if record.is_alive]
-    if not alive:
+    """A line for each process, and for what should run and does not."""
+    alive = living()
+    told = standings()
+    missing = {name for name in told if name not in alive}
+    if WATCHDOG not in alive:
+        # Without a watchdog nothing is about to start; what stayed down is still worth telling.
+        missing = {name for name in missing if told[name].phase == Phase.DOWN}
+    if not alive and not missing:
         print("Nothing runs that `make` started here.")
         return
-    for record in alive:
-        print(f"{record.name:<10} pid {record.pid:<8} port {record.port:<6} {health(record)}")
+    print(f"{'NAME':<13} {'PID':<8} {'PORT':<6} {'UP':<8} {'RESTARTS':<9} HEALTH")
+    for name in sorted({*alive, *missing}, key=lambda name: (name != WATCHDOG, name)):
+        record, standing = alive.get(name), told.get(name)
+        pid = record.pid if record else "-"
+        port = (record.port if record else standing.port if standing else 0) or "-"
+        up = duration(record.uptime_seconds) if record else "-"
+        restarts = standing.restarts if standing else "-"
+        print(f"{name:<13} {pid:<8} {port:<6} {up:<8} {restarts:<9} {health(record, standing)}")
+    if WATCHDOG not in alive and any(record.supervised for record in alive.values()):
+        print("Their watchdog is gone; `make up` brings it back and takes them over.")
 
 
-def health(record: Record) -> str:
-    url = f"http://{host_of(record)}:{record.port}{SERVICES[record.name][2]}"
-    try:
-        with urllib.request.urlopen(url, timeout=PROBE_SECONDS):
-            return "healthy"
-    except urllib.error.HTTPError as answer:
-        return f"not ready ({answer.code}): {reasons(answer.read())}"
-    except OSError:
-        return "does not answer"
-
-
-def host_of(record: Record) -> str:
-    """Where to ask: GATEWAY_HOST for the gateway, loopback for "every interface"."""
-    host = setting("GATEWAY_HOST") if record.name == "gateway" else ""
-    if host in ("", "0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host
-
-
-def reasons(body: bytes) -> str:
-    try:
-        return "; ".join(json.loads(body)["reasons"])
-    except (ValueError, KeyError, TypeError):
-        return "no reason given"
+def health(record: Record | None, standing: Standing | None) -> str:
+    """Healthy or the reason, by a look at it now; of what does not run, what the watchdog says."""
+    if record is None:
+        return f"{standing.phase}: {standing.reason}" if standing else ""
+    if record.name == WATCHDOG:
+        return f"keeps {', '.join(standings())}"
+    url = url_of(record.name, record.port) + SERVICES[record.name].path
+    return look(url, timeout_seconds=PROBE_SECONDS).reason or "healthy"
 
 
 def stop(names: list[str]) -> None:
-    """The gateway first: what it still answers needs the vLLM behind it. Then the rest."""
+    """The watchdog first, or it would start again what ends; then the gateway, then the rest.
+
+    The gateway goes before vLLM: what it still answers needs the vLLM behind it.
+    """
     mine = [record for record in records() if not names or record.name in names]
+    watchdog = living().get(WATCHDOG)
+    if watchdog and not names:
+        leave(watchdog)
+    elif watchdog:
+        print(f"the watchdog (pid {watchdog.pid}) will start again what it keeps")
     gateways = [record for record in mine if record.name == "gateway"]
     if any(record.is_alive for record in gateways):
-        print("the gateway ends first; running answers may take DRAIN_SECONDS")
-    end(gateways)
-    end([record for record in mine if record.name != "gateway"])
+        print("the gateway ends first; running answers may take DRAIN_SECONDS", flush=True)
+    end_all(gateways)
+    end_all([record for record in mine if record.name not in ("gateway", WATCHDOG)])
+    if not names:
+        STATE_FILE.unlink(missing_ok=True)
 
 
-def end(mine: list[Record]) -> None:
-    """SIGTERM, then SIGKILL to what is still there after a drain."""
+def leave(watchdog: Record) -> None:
+    """End the watchdog alone; it needs nothing of its own written down, so killing it is safe."""
+    print(f"stopping the watchdog (pid {watchdog.pid})", flush=True)
+    watchdog.identity.send(signal.SIGQUIT)
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while watchdog.is_alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if watchdog.is_alive:
+        watchdog.identity.send(signal.SIGKILL)
+    watchdog.path.unlink(missing_ok=True)
+
+
+def end_all(mine: list[Record]) -> None:
+    """All of them at once, each with the patience that the gateway's drain needs."""
     for record in mine:
         if record.is_alive:
-            print(f"stopping {record.name} (pid {record.pid})", flush=True)
-            os.kill(record.pid, signal.SIGTERM)
-    for record in mine:
-        if not ends_within(record, stop_seconds()):
-            print(f"{record.name} (pid {record.pid}) did not end: killing it", flush=True)
-            os.kill(record.pid, signal.SIGKILL)
-            ends_within(record, KILL_SECONDS)
-        record.path.unlink(missing_ok=True)
+            say(f"stopping {record.name} (pid {record.pid})")
+    patience_seconds = gateway_stop_seconds()
+    how = partial(end, patience_seconds=patience_seconds, say=say, hurry=Event())
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(how, mine))
 
 
-def stop_seconds() -> float:
-    """Longer than the gateway's drain, whatever it is set to."""
-    try:
-        drain_seconds = float(setting("DRAIN_SECONDS") or DRAIN_SECONDS)
-    except ValueError:
-        drain_seconds = DRAIN_SECONDS
-    return drain_seconds + BEYOND_DRAIN_SECONDS
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def clean() -> None:
     """Remove what the Makefile made, but never from under something that runs."""
-    alive = [record.name for record in records() if record.is_alive]
+    alive = list(living())
     if alive:
         sys.exit(f"{', '.join(alive)} runs from here: `make stop` first")
     for pattern in MADE_HERE:
@@ -198,19 +160,12 @@ def clean() -> None:
             shutil.rmtree(path)
 
 
-def ends_within(record: Record, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while record.is_alive:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def main() -> None:
     match sys.argv[1:]:
+        case ["run", "--supervised", name, port, "--", *command] if command and name in SERVICES:
+            run(name, command, port=int(port), supervised=True)
         case ["run", name, "--", *command] if command and name in SERVICES:
-            run(name, command)
+            run(name, command, port=port_of(name, command))
         case ["status"]:
             status()
         case ["stop", *names]:

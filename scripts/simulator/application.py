@@ -90,8 +90,9 @@ class Application:
         self.engine.configure(config)
 
     def board_changed(self) -> None:
-        """Faults were armed or taken away: the engine stands still while its cache is full."""
+        """Faults were armed or taken away: some of them are the engine's."""
         self.engine.freeze(frozen=self.board.stands(FaultKind.KV_FULL))
+        self.engine.stall(stalled=self.board.stands(FaultKind.STALLED))
 
     def handle(self, request: Request, connection: Connection) -> None:
         """Answer, or begin to."""

@@ -6,6 +6,7 @@ gone; it leaves by finishing or by being aborted, and either way its seats are f
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
@@ -37,12 +38,16 @@ class Sink(Protocol):
 class Job:
     """One request in the engine."""
 
-    __slots__ = ("arrived", "cached_tokens", "due", "sink", "step", "timer", "work")
+    __slots__ = (
+        "arrived", "cached_tokens", "due", "prefilled", "sink", "started", "step", "timer", "work",
+    )  # fmt: skip
 
     def __init__(self, work: Work, sink: Sink) -> None:
         self.work = work
         self.sink = sink
         self.arrived = 0.0
+        self.started = 0.0
+        self.prefilled = 0.0
         self.step = 0
         self.due = 0.0
         self.cached_tokens = 0
@@ -63,6 +68,8 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._seats_taken = 0
         self._frozen = False
+        self._stalled = False
+        self._parked: dict[Job, Callable[[Job], None]] = {}
         self._admitting = False
         self.aborted = 0
         names = (*config.models, *config.embedding_models)
@@ -102,6 +109,20 @@ class Engine:
         self._frozen = frozen
         self._admit()
 
+    def stall(self, *, stalled: bool) -> None:
+        """While stalled no token is made and nothing is admitted; the rest of the server is well.
+
+        So hangs an engine whose GPUs wait for each other. Requests go on where they stood.
+        """
+        self._stalled = stalled
+        if stalled:
+            return
+        parked, self._parked = self._parked, {}
+        for job, go_on in parked.items():
+            job.due = self._loop.time()
+            job.timer = self._loop.call_soon(go_on, job)
+        self._admit()
+
     def submit(self, job: Job) -> None:
         """Start the job, or let it wait for seats; with no delays it is done on return."""
         job.arrived = self._loop.time()
@@ -110,7 +131,7 @@ class Engine:
 
     def resume(self, job: Job) -> None:
         """The sink can take more."""
-        if job in self._running and job.timer is None:
+        if job in self._running and job.timer is None and job not in self._parked:
             self._advance(job)
 
     def abort(self, job: Job) -> None:
@@ -126,7 +147,7 @@ class Engine:
         self._admit()
 
     def _has_seats(self, job: Job) -> bool:
-        if self._frozen:
+        if self._frozen or self._stalled:
             return False
         # A request wider than the whole batch runs alone.
         fits = self._seats_taken + job.work.seats <= self._config.max_num_seqs
@@ -150,7 +171,7 @@ class Engine:
             job.cached_tokens += hits
             metrics.prefix_queries += prompt.tokens
             metrics.prefix_hits += hits
-        now = self._loop.time()
+        now = job.started = self._loop.time()
         metrics.queue_time.observe(now - job.arrived)
         wait = self._time_to_first_token(job)
         if wait <= 0:
@@ -165,16 +186,23 @@ class Engine:
 
     def _prefilled(self, job: Job) -> None:
         job.timer = None
-        now = self._loop.time()
+        if self._stalled:
+            self._parked[job] = self._prefilled
+            return
+        now = job.prefilled = self._loop.time()
         job.due = job.due or now
         metrics = self.metrics[job.work.model]
         metrics.prompt_tokens += job.work.prompt_tokens
         metrics.prompt_tokens_cached += job.cached_tokens
         metrics.time_to_first_token.observe(now - job.arrived)
+        metrics.step_tokens.observe(job.work.prompt_tokens - job.cached_tokens)
         self._advance(job)
 
     def _advance(self, job: Job) -> None:
         job.timer = None
+        if self._stalled:
+            self._parked[job] = self._advance
+            return
         if job.sink.paused:
             return
         gap = self._jittered(self._config.inter_token_seconds)
@@ -199,21 +227,31 @@ class Engine:
         metrics.generation_tokens += made
         if intervals := stop - max(job.step, 1):
             metrics.inter_token_latency.observe(gap, intervals)
+            # Jobs step on timers of their own: all that run stand for one step of a real engine.
+            metrics.step_tokens.observe(self._seats_taken, intervals)
         start, job.step = job.step, stop
         job.sink.advance(start, stop)
 
     def _finish(self, job: Job) -> None:
         self._leave(job)
         metrics = self.metrics[job.work.model]
-        elapsed = self._loop.time() - job.arrived
+        now = self._loop.time()
         for reason in job.work.finish_reasons:
             metrics.finished[reason] += 1
-            metrics.e2e_latency.observe(elapsed)
+        metrics.observe_finished(
+            job.work,
+            cached_tokens=job.cached_tokens,
+            arrived=job.arrived,
+            started=job.started,
+            prefilled=job.prefilled,
+            now=now,
+        )
         job.sink.finish(job.cached_tokens)
         self._admit()
 
     def _leave(self, job: Job) -> None:
         del self._running[job]
+        self._parked.pop(job, None)
         self._seats_taken -= job.work.seats
         if job.timer is not None:
             job.timer.cancel()

@@ -30,10 +30,11 @@ class FaultKind(StrEnum):
     UNHEALTHY = "unhealthy"
     SLOW_HEAD = "slow_head"
     KV_FULL = "kv_full"
+    STALLED = "stalled"
 
 
 # These befall the server, not one request: they last until they are taken away.
-STANDING = frozenset({FaultKind.UNHEALTHY, FaultKind.KV_FULL})
+STANDING = frozenset({FaultKind.UNHEALTHY, FaultKind.KV_FULL, FaultKind.STALLED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,51 +4,21 @@ Written by hand because client_python spells colon names two ways once a scraper
 OpenMetrics; vLLM itself always answers text format 0.0.4.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from scripts.simulator.histograms import (
+    INTER_TOKEN_BOUNDS,
+    LATENCY_BOUNDS,
+    LENGTH_BOUNDS,
+    STEP_BOUNDS,
+    TTFT_BOUNDS,
+    Histogram,
+)
+from scripts.simulator.work import Work
+
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition")
-
-# Bounds of vLLM 0.32.
-TTFT_BOUNDS = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
-)
-INTER_TOKEN_BOUNDS = (
-    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0),
-)
-LATENCY_BOUNDS = (
-    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
-    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
-)
-
-
-class Histogram:
-    """A classic histogram: counts per bucket, a sum, a total."""
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def observe(self, value: float, times: int = 1) -> None:
-        """Count `value` as having been seen `times` times."""
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.sum += value * times
-
-    def lines(self, name: str, labels: str) -> Iterator[str]:
-        """The cumulative buckets, count and sum as exposition lines."""
-        total = 0
-        for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
-            total += count
-            yield f'{name}_bucket{{{labels},le="{bound}"}} {total}.0'
-        yield f"{name}_count{{{labels}}} {total}.0"
-        yield f"{name}_sum{{{labels}}} {self.sum}"
 
 
 @dataclass(slots=True)
@@ -66,6 +36,38 @@ class ModelMetrics:
     inter_token_latency: Histogram = field(default_factory=lambda: Histogram(INTER_TOKEN_BOUNDS))
     e2e_latency: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS))
     queue_time: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS))
+    prefill_time: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS))
+    decode_time: Histogram = field(default_factory=lambda: Histogram(LATENCY_BOUNDS))
+    time_per_output_token: Histogram = field(default_factory=lambda: Histogram(INTER_TOKEN_BOUNDS))
+    prompt_lengths: Histogram = field(default_factory=lambda: Histogram(LENGTH_BOUNDS))
+    computed_lengths: Histogram = field(default_factory=lambda: Histogram(LENGTH_BOUNDS))
+    output_lengths: Histogram = field(default_factory=lambda: Histogram(LENGTH_BOUNDS))
+    max_tokens: Histogram = field(default_factory=lambda: Histogram(LENGTH_BOUNDS))
+    step_tokens: Histogram = field(default_factory=lambda: Histogram(STEP_BOUNDS))
+
+    def observe_finished(
+        self,
+        work: Work,
+        *,
+        cached_tokens: int,
+        arrived: float,
+        started: float,
+        prefilled: float,
+        now: float,
+    ) -> None:
+        """One request that ran to its end, by the moments of its life; each sequence counts."""
+        lengths = [len(choice.pieces) for choice in work.choices] or [0] * len(work.prompts)
+        decode_seconds = now - prefilled
+        for length in lengths:
+            self.e2e_latency.observe(now - arrived)
+            self.prefill_time.observe(prefilled - started)
+            self.decode_time.observe(decode_seconds)
+            # As in vLLM: no time for an answer of one token.
+            self.time_per_output_token.observe(decode_seconds / (length - 1) if length > 1 else 0)
+            self.output_lengths.observe(length)
+            self.prompt_lengths.observe(work.prompt_tokens)
+            self.computed_lengths.observe(work.prompt_tokens - cached_tokens)
+            self.max_tokens.observe(work.max_tokens or length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,14 @@ def exposition(models: Iterable[tuple[str, ModelMetrics, ModelLoad]]) -> bytes:
     for name, text, count in _COUNTERS:
         family(name, "counter", text, (f"vllm:{name}{{{at}}} {count(a)}.0" for at, a, _ in rows))
     family("request_success_total", "counter", _SUCCESS_HELP, _success_lines(served))
+    for name, kind, text, label, values in _LABELLED:
+        lines = (
+            f'vllm:{name}{{{at},{label}="{value}"}} {read(a, b)}.0'
+            for at, a, b in rows
+            for value, read in values
+        )
+        family(name, kind, text, lines)
+    family("cache_config_info", "gauge", "Settings of the KV cache.", [_CACHE])
     for name, text, histogram in _HISTOGRAMS:
         lines = (line for at, a, _ in rows for line in histogram(a).lines(f"vllm:{name}", at))
         family(name, "histogram", text, lines)
@@ -109,6 +119,51 @@ def _escaped(label: str) -> str:
 
 
 _SUCCESS_HELP = "Count of successfully processed requests."
+# The defaults of SimulatorConfig, in vLLM's spelling: 1,000,000 tokens in blocks of 16.
+_CACHE = (
+    'vllm:cache_config_info{block_size="16",cache_dtype="auto",enable_prefix_caching="True",'
+    'engine="0",gpu_memory_utilization="0.9",num_gpu_blocks="62500"} 1.0'
+)
+# What the simulator never does stays at zero.
+_Read = Callable[[ModelMetrics, ModelLoad], int]
+_LABELLED: tuple[tuple[str, str, str, str, tuple[tuple[str, _Read], ...]], ...] = (
+    (
+        "num_requests_waiting_by_reason",
+        "gauge",
+        "Number of waiting requests by reason.",
+        "reason",
+        (("capacity", lambda _, load: load.waiting), ("deferred", lambda *_: 0)),
+    ),
+    (
+        "engine_sleep_state",
+        "gauge",
+        "Engine sleep state.",
+        "sleep_state",
+        (
+            ("awake", lambda *_: 1),
+            ("weights_offloaded", lambda *_: 0),
+            ("discard_all", lambda *_: 0),
+        ),
+    ),
+    (
+        "prompt_tokens_by_source_total",
+        "counter",
+        "Number of prompt tokens by source.",
+        "source",
+        (
+            ("local_compute", lambda known, _: known.prompt_tokens - known.prompt_tokens_cached),
+            ("local_cache_hit", lambda known, _: known.prompt_tokens_cached),
+            ("external_kv_transfer", lambda *_: 0),
+        ),
+    ),
+    (
+        "admission_rejections_total",
+        "counter",
+        "Number of requests rejected at admission.",
+        "reason",
+        (("max_num_queued_reqs", lambda *_: 0), ("max_num_queued_tokens", lambda *_: 0)),
+    ),
+)
 _GAUGES: tuple[tuple[str, str, Callable[[ModelLoad], float]], ...] = (
     (
         "num_requests_running",
@@ -178,5 +233,45 @@ _HISTOGRAMS: tuple[tuple[str, str, Callable[[ModelMetrics], Histogram]], ...] = 
         "request_queue_time_seconds",
         "Histogram of time spent in WAITING phase for request.",
         lambda metrics: metrics.queue_time,
+    ),
+    (
+        "request_prefill_time_seconds",
+        "Histogram of time spent in PREFILL phase for request.",
+        lambda metrics: metrics.prefill_time,
+    ),
+    (
+        "request_decode_time_seconds",
+        "Histogram of time spent in DECODE phase for request.",
+        lambda metrics: metrics.decode_time,
+    ),
+    (
+        "request_time_per_output_token_seconds",
+        "Histogram of time per output token of a request.",
+        lambda metrics: metrics.time_per_output_token,
+    ),
+    (
+        "request_prompt_tokens",
+        "Number of prefill tokens processed.",
+        lambda metrics: metrics.prompt_lengths,
+    ),
+    (
+        "request_prefill_kv_computed_tokens",
+        "Histogram of prompt tokens computed anew.",
+        lambda metrics: metrics.computed_lengths,
+    ),
+    (
+        "request_generation_tokens",
+        "Number of generation tokens processed.",
+        lambda metrics: metrics.output_lengths,
+    ),
+    (
+        "request_params_max_tokens",
+        "Histogram of the max_tokens request parameter.",
+        lambda metrics: metrics.max_tokens,
+    ),
+    (
+        "iteration_tokens_total",
+        "Histogram of number of tokens per engine_step.",
+        lambda metrics: metrics.step_tokens,
     ),
 )

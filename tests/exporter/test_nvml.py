@@ -66,7 +66,7 @@ VALUES: dict[str, list[tuple[dict[str, str], float]]] = {
     "gpu_tensor_active_ratio": [({}, 0.8)],
     "gpu_pcie_transmit_bytes_per_second": [({}, 100 * 2**20)],
     "gpu_pcie_receive_bytes_per_second": [({}, 100 * 2**20)],
-    "gpu_process_count": [({}, 2)],
+    "gpu_processes": [({}, 2)],
     "gpu_mig_enabled": [({}, 0)],
     "gpu_exporter_nvml_available": [({}, 1)],
     "gpu_exporter_devices_visible": [({}, 2)],
