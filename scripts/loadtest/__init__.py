@@ -1,0 +1,1 @@
+"""Load on an OpenAI-compatible server, measured from where its users sit: `make loadtest`."""
