@@ -1,0 +1,1 @@
+"""Grafana's dashboards as code: typed parts in, the committed JSON of `monitoring/grafana` out."""

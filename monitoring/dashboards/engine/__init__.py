@@ -1,0 +1,1 @@
+"""The vLLM engine: where it spends its time and what it runs out of first."""

@@ -1,0 +1,1 @@
+"""Keys and quotas: who uses the service, who comes near a limit, and whether the books hold."""

@@ -1,0 +1,1 @@
+"""The gateway overview: is the service well, and if not, where does it hurt?"""

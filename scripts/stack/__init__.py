@@ -1,0 +1,1 @@
+"""What `make monitoring` starts, with Docker and without."""

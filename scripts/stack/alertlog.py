@@ -1,0 +1,37 @@
+"""Alerts in the terminal: one line when one begins to fire and one when it is over."""
+
+import json
+import time
+import urllib.request
+
+ASK_SECONDS = 3.0
+
+
+class AlertLog:
+    """What a Prometheus says fires, against what it said before; the Watchdog is left out."""
+
+    def __init__(self, url: str) -> None:
+        self._address = f"{url}/api/v1/alerts"
+        self._firing: dict[str, str] = {}
+
+    def changes(self) -> list[str]:
+        """Lines for what has begun and what is over; none while Prometheus does not answer."""
+        try:
+            with urllib.request.urlopen(self._address, timeout=ASK_SECONDS) as answer:
+                alerts = json.load(answer)["data"]["alerts"]
+        except (OSError, ValueError):
+            return []
+        now = {
+            json.dumps(alert["labels"], sort_keys=True): alert["annotations"]["summary"]
+            for alert in alerts
+            if alert["state"] == "firing" and alert["labels"]["severity"] != "none"
+        }
+        before, self._firing = self._firing, now
+        began = [_line(key, now[key], is_over=False) for key in now if key not in before]
+        return began + [_line(key, before[key], is_over=True) for key in before if key not in now]
+
+
+def _line(key: str, summary: str, *, is_over: bool) -> str:
+    labels = json.loads(key)
+    state = "over" if is_over else labels["severity"]
+    return f"{time.strftime('%H:%M:%S')}  {state:<9} {labels['alertname']}: {summary}"

@@ -1,0 +1,1 @@
+"""The monitoring stack: its files, its rules, and its alerts in a real Prometheus."""
