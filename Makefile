@@ -71,7 +71,7 @@ monitoring-native: ## A Prometheus found on this machine, with the same configur
 dashboards: .venv/.runtime ## Generate Grafana's dashboards from monitoring/dashboards
 	@$(BIN)/python -m monitoring.dashboards
 
-loadtest: .venv/.runtime ## Load on a running gateway (CONCURRENCY=32 DURATION=120)
+loadtest: .venv/.runtime ## Load on a running gateway (CONCURRENCY=32 DURATION=120, or RATE=20)
 	@$(BIN)/python -m scripts.loadtest $(ARGS)
 
 # --- Prove --------------------------------------------------------------------------------

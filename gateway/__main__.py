@@ -1,6 +1,7 @@
 """The command line, and the only reader of the environment: serve, keys, usage, check."""
 
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -17,7 +18,9 @@ from gateway.commands.keys import keys_app
 from gateway.commands.usage import UsageSource, usage_command
 from gateway.server import Ending, PortUnavailable, Side, listen, serve
 from gateway.settings import ConfigurationError, Settings
-from gateway.telemetry.logs import Logging
+from gateway.telemetry.logs import LogFileUnusable, Logging
+from gateway.telemetry.stdlog import take_over_last_words
+from gateway.telemetry.traces import TracingUnusable
 
 ENV_FILE = Path("config/.env")
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: restarting will not help
@@ -79,7 +82,14 @@ class CommandLine:
     def serve(self) -> None:
         """Run the gateway until SIGTERM or Ctrl-C."""
         settings = self.settings()
-        logging = Logging(level=settings.log_level, form=settings.log_format)
+        try:
+            logging = Logging(
+                level=settings.log_level, form=settings.log_format, file=settings.log_file
+            )
+        except LogFileUnusable as fault:
+            _fail([str(fault)])
+        _obey_signals(logging, has_file=settings.log_file is not None)
+        take_over_last_words(logging.log)
         try:
             _serve(settings, logging)
         finally:
@@ -124,6 +134,14 @@ class CommandLine:
         return UsageSource(path=settings.journal.path, zone=settings.quota_zone)
 
 
+def _obey_signals(logging: Logging, *, has_file: bool) -> None:
+    """What an operator can change while the gateway runs; the server has its own for the end."""
+    signal.signal(signal.SIGUSR1, lambda *_: logging.say_more())
+    signal.signal(signal.SIGUSR2, lambda *_: logging.say_less())
+    if has_file:
+        signal.signal(signal.SIGHUP, lambda *_: logging.reopen())
+
+
 def _serve(settings: Settings, logging: Logging) -> None:
     for warning in settings.warnings:
         logging.log.warning("settings", what=warning)
@@ -135,7 +153,7 @@ def _serve(settings: Settings, logging: Logging) -> None:
             port = settings.metrics_port
             side_listener = listen(settings.server.host, port, variable="METRICS_PORT")
             side = Side(application.side, side_listener)
-    except (PortUnavailable, KeyConflict) as fault:
+    except (PortUnavailable, KeyConflict, TracingUnusable) as fault:
         logging.log.critical("cannot start", fault=str(fault))
         raise typer.Exit(EXIT_CONFIGURATION) from fault
     host, port = listener.getsockname()[:2]

@@ -1,7 +1,7 @@
 """The composition root: makes every part, nests the layers, owns the lifespan."""
 
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import lru_cache, partial
 from urllib.parse import urlsplit
 
 import httpx2
@@ -23,7 +23,8 @@ from gateway.edge.inference import InferenceEndpoint
 from gateway.edge.lifecycle import Lifecycle
 from gateway.edge.limits import LimitHeaders
 from gateway.edge.observe import Observe
-from gateway.edge.origin import Origin
+from gateway.edge.origin import Origin, lies_in
+from gateway.edge.page import dashboard_routes
 from gateway.edge.rescue import Rescue
 from gateway.edge.router import Route, Router, not_found
 from gateway.edge.throttle import ThrottleAddress, ThrottleKey
@@ -40,8 +41,10 @@ from gateway.routing.pool import UpstreamPool
 from gateway.routing.upstream import Upstream
 from gateway.settings import Settings
 from gateway.telemetry.logs import Logging
+from gateway.telemetry.looplag import LoopLag
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.recorder import Recorder
+from gateway.telemetry.streams import StreamTallies
 from gateway.telemetry.traces import open_tracing
 from gateway.transport.client import UpstreamClient
 from gateway.transport.probe import HttpProbe
@@ -74,9 +77,12 @@ class Application:
         self._gate = AdmissionGate(settings.admission, clock=clock)
         largest = settings.inference.max_body_bytes
         self._bodies = BodyMemory(max_bytes=largest and LARGEST_AT_ONCE * largest)
-        self._metrics = Metrics()
+        self._metrics = Metrics(settings.metrics)
+        self._streams = StreamTallies(self._metrics.gaps, clock=clock)
+        self._lag = LoopLag(self._metrics.lag, clock=clock)
         self._logging = logging
-        self._tracing = open_tracing(settings.otel)
+        trusts = lru_cache(maxsize=4096)(partial(lies_in, networks=settings.trusted_traces))
+        self._tracing = open_tracing(settings.otel, trusts=trusts, log=logging.log)
         self._recorder = Recorder(
             logging=logging, metrics=self._metrics, tracing=self._tracing, clock=clock
         )
@@ -88,9 +94,13 @@ class Application:
             self._metrics,
             pool=self._pool,
             gate=self._gate,
+            admission=settings.admission,
+            streams=self._streams,
+            ledger=self._ledger,
             journal=self._journal,
             keys=self._keys,
-            sink=logging.sink,
+            logs=logging,
+            tracing=self._tracing,
         )
         self._layers = self._observed(self._router())
         self.side = self._observed(Router([self._metrics_route()], elsewhere=not_found))
@@ -150,6 +160,7 @@ class Application:
         for transport in self._transports:
             await opened.enter_async_context(transport)
         await opened.enter_async_context(self._prober)
+        await opened.enter_async_context(self._lag)
 
     # Parts.
 
@@ -223,6 +234,7 @@ class Application:
             gate=self._gate,
             clock=self._clock,
             config=self._settings.dispatch,
+            streams=self._streams,
         )
         # One each: a flood of addresses must not evict what is known of the keys.
         addresses = MemoryRateLimiter(clock=self._clock)
@@ -254,6 +266,8 @@ class Application:
             ),
             Route("/v1/usage", "GET", behind_key(operations.Usage(self._ledger))),
         ]
+        if self._settings.has_dashboard:
+            routes += dashboard_routes(guard=behind_address_limit)
         if self._settings.metrics_port is None:
             routes.append(self._metrics_route())
         for operation in Operation:
@@ -269,6 +283,7 @@ class Application:
             lifecycle=self.lifecycle,
             limit_headers=self._limit_headers,
             memory=self._bodies,
+            clock=self._clock,
             config=self._settings.inference,
         )
 

@@ -19,20 +19,18 @@ from gateway.exchange import (
     Exchange,
     InferenceCall,
     Principal,
-    PromptSize,
     ServedModel,
     TokenUsage,
     UpstreamAnswer,
 )
+from gateway.quota.demand import demand_of, is_worth_counting
 from gateway.quota.ledger import Ledger, TokenDemand
-from gateway.relay import Audience, Meter, relay
+from gateway.relay import Audience, Meter, NobodyWatches, StreamWatch, relay
+from gateway.routing.asking import Asking
 from gateway.routing.pool import Lease, UpstreamPool
 from gateway.routing.upstream import Upstream
 
 REJECTION_BYTES_MAX = 256 * 1024
-# A prompt guessed longer than so many times what remains is refused by the guess: hardly any text
-# compresses better than that, and tokenizers do not work for hopeless requests.
-OVERESTIMATE_MAX = 16
 EVENT_STREAM = b"text/event-stream"
 JSON = b"application/json"
 
@@ -60,18 +58,21 @@ class Dispatcher:
         gate: AdmissionGate,
         clock: Clock,
         config: DispatchConfig,
+        streams: StreamWatch | None = None,
     ) -> None:
         self._ledger = ledger
         self._pool = pool
         self._gate = gate
         self._clock = clock
         self._config = config
+        self._streams = streams or NobodyWatches()
 
     async def __call__(self, call: InferenceCall, exchange: Exchange, client: Client) -> None:
         """Answer the call. Raises GatewayError for everything that is not a model's answer."""
         model = self._resolve(call, exchange.caller)
         exchange.model = model.name
         exchange.is_stream = call.is_stream
+        exchange.choices = call.choices
         demand = await self._demand(call, model, exchange)
 
         async with (
@@ -136,9 +137,16 @@ class Dispatcher:
         exchange.attempts += 1
         exchange.upstream = lease.upstream.name
         exchange.sent_at = self._clock.monotonic()
-        answer = await self._ask(lease, call, call.operation.value, body, exchange)
-        with closing(answer):
-            await self._pass_on(answer, call, meter, exchange, audience, lease)
+        with Asking(
+            exchange,
+            exchange.upstream,
+            path=call.operation.value,
+            output_limit=call.output_limit,
+            clock=self._clock,
+        ) as asking:
+            answer = await self._ask(lease, call, call.operation.value, body, exchange)
+            with closing(answer):
+                await self._pass_on(answer, call, meter, exchange, audience, lease, asking)
 
     def _lease(self, model: str, failures: dict[Upstream, GatewayError]) -> Lease:
         try:
@@ -172,9 +180,11 @@ class Dispatcher:
         exchange: Exchange,
         client: Client,
         lease: Lease,
+        asking: Asking,
     ) -> None:
         if not answer.content_type.lower().startswith(EVENT_STREAM):
             body = await answer.read(limit_bytes=self._config.max_answer_bytes)
+            asking.hear_end()
             meter.conclude(call.read_answer(body))
             await client.answer(content_type=JSON, body=body)
             return
@@ -185,7 +195,15 @@ class Dispatcher:
 
         reader = call.new_reader()
         meter.follow(reader)
-        await relay(answer, reader=reader, client=client, on_content=on_content)
+        with self._streams.follow(exchange.model) as pulse:
+            await relay(
+                answer,
+                reader=reader,
+                client=client,
+                on_content=on_content,
+                on_events=pulse,
+                on_end=asking.hear_end,
+            )
 
     def _resolve(self, call: InferenceCall, principal: Principal) -> ServedModel:
         if call.model and not principal.may_use(call.model):
@@ -205,11 +223,11 @@ class Dispatcher:
         """
         if not call.is_metered:
             return TokenDemand.nothing(model.name)
-        demand = _demand_of(call, model, input_tokens=call.prompt.estimate)
+        demand = demand_of(call, model, input_tokens=call.prompt.estimate)
         remaining = self._ledger.remaining(exchange.caller)
-        if remaining is None or not _is_worth_counting(call.prompt, demand, remaining):
+        if remaining is None or not is_worth_counting(call.prompt, demand, remaining):
             return demand
-        return _demand_of(call, model, input_tokens=await self._count(call, model, exchange))
+        return demand_of(call, model, input_tokens=await self._count(call, model, exchange))
 
     async def _count(self, call: InferenceCall, model: ServedModel, exchange: Exchange) -> int:
         """The prompt's exact length, by the upstream's own tokenizer; its ceiling failing that.
@@ -237,44 +255,17 @@ class Dispatcher:
         while True:
             with self._lease(model.name, failures) as lease:
                 try:
-                    answer = await self._ask(lease, call, "/tokenize", body, exchange)
-                    with closing(answer):
-                        words = await answer.read(limit_bytes=self._config.max_answer_bytes)
-                        return call.read_token_count(words)
+                    with Asking(
+                        exchange, lease.upstream.name, path="/tokenize", clock=self._clock
+                    ) as asking:
+                        answer = await self._ask(lease, call, "/tokenize", body, exchange)
+                        with closing(answer):
+                            words = await answer.read(limit_bytes=self._config.max_answer_bytes)
+                            asking.hear_end()
+                            return call.read_token_count(words)
                 except (UpstreamFailed, UpstreamUnavailable) as error:
                     failures[lease.upstream] = error
                     lease.judge(error)
-
-
-def _demand_of(call: InferenceCall, model: ServedModel, *, input_tokens: int) -> TokenDemand:
-    output_tokens = _output_bound(call, model, input_tokens)
-    return TokenDemand(model.name, input_tokens, output_tokens, call.choices)
-
-
-def _is_worth_counting(prompt: PromptSize, guess: TokenDemand, remaining: int) -> bool:
-    """Whether the estimate's error could carry the key over its quota, and a count could not
-    but refuse."""
-    if prompt.ceiling == prompt.estimate:
-        return False
-    if remaining <= 0 or prompt.estimate > remaining * OVERESTIMATE_MAX:
-        return False
-    if guess.output_tokens is None:
-        return True
-    return remaining < prompt.ceiling + guess.output_tokens * guess.choices
-
-
-def _output_bound(call: InferenceCall, model: ServedModel, input_tokens: int) -> int | None:
-    """The most output tokens per choice this call can cost; None where nobody knows.
-
-    Prompt and output share one context, so what a guess takes from the one it gives the other,
-    and their sum holds even where the guess is wrong. Not so with several choices or prompts:
-    each choice has its own output, and the prompt may be as short as one token.
-    """
-    if model.context_tokens is None:
-        return call.output_limit
-    prompt_tokens = input_tokens if call.choices == 1 else 1
-    room = max(1, model.context_tokens - prompt_tokens)
-    return room if call.output_limit is None else min(call.output_limit, room)
 
 
 def _not_allowed(model: str) -> ModelNotAllowed:

@@ -18,9 +18,13 @@
     |  +- QuotaReserved          429  the rest of the quota is held by running requests
     |  +- Overloaded             503  too many in flight, or queued too long
     +- Draining                  503
-    +- UpstreamUnavailable       503  breaker open, nothing healthy, or nobody answered
+    +- UpstreamUnavailable       503  breaker open, nothing healthy, or it said 503 itself
+    |  +- UpstreamUnreachable    503  no connection could be made
     +- UpstreamRejected          4xx  vLLM's own refusal, in our envelope
     +- UpstreamFailed            502  broken or nonsensical answer
+    |  +- UpstreamHungUp         502  it closed the connection before it answered
+    |  +- UpstreamErred          502  it answered with a 5xx
+    |  |  +- UpstreamErredInStream    it reported an error inside a stream
     |  +- UpstreamTruncated      502  the answer began and did not end
     |  +- UpstreamMisconfigured  502  the upstream refuses us, not the caller
     +- AnswerTooLarge            502  a whole answer beyond the bound
@@ -52,15 +56,30 @@ class ErrorKind(Enum):
     INTERNAL = "internal"
 
 
+class UpstreamFault(Enum):
+    """In which way a call to an upstream failed; a closed set, used as a metric label."""
+
+    CONNECT = "connect"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    TRUNCATED = "truncated"
+    STATUS_5XX = "status_5xx"
+    ERROR_EVENT = "error_event"
+    PROTOCOL = "protocol"
+    MISCONFIGURED = "misconfigured"
+
+
 class GatewayError(Exception):
     """An answer that is not a model's.
 
     `code` is a stable word for programs, `message` a sentence for people that holds no
     secret. `retry_after_seconds` says when the same request may succeed; `should_retry`
-    becomes the SDKs' `x-should-retry` header when it is not None.
+    becomes the SDKs' `x-should-retry` header when it is not None. `fault` says in which way
+    an upstream failed, None where it is not the upstream that did.
     """
 
     status = 500
+    fault: UpstreamFault | None = None
     kind = ErrorKind.INTERNAL
     code: str | None = "internal_error"
     should_retry: bool | None = None
@@ -248,12 +267,19 @@ class Draining(GatewayError):
 
 
 class UpstreamUnavailable(GatewayError):
-    """No upstream could be asked: breakers open, nothing answering, nothing configured."""
+    """No upstream could be asked: breakers open, nothing healthy, or a 503 of its own."""
 
     status = 503
     kind = ErrorKind.OVERLOADED
     code = "upstream_unavailable"
     should_retry = True
+    fault = UpstreamFault.STATUS_5XX
+
+
+class UpstreamUnreachable(UpstreamUnavailable):
+    """No connection to the upstream could be made."""
+
+    fault = UpstreamFault.CONNECT
 
 
 class UpstreamRejected(GatewayError):
@@ -282,17 +308,40 @@ class UpstreamFailed(GatewayError):
     status = 502
     kind = ErrorKind.UPSTREAM
     code = "bad_gateway"
+    fault = UpstreamFault.PROTOCOL
+
+
+class UpstreamHungUp(UpstreamFailed):
+    """The upstream closed the connection before it answered."""
+
+    fault = UpstreamFault.RESET
+
+
+class UpstreamErred(UpstreamFailed):
+    """The upstream answered with a 5xx."""
+
+    fault = UpstreamFault.STATUS_5XX
+
+
+class UpstreamErredInStream(UpstreamErred):
+    """The upstream reported an error inside a stream that had begun well."""
+
+    code = "upstream_error"
+    fault = UpstreamFault.ERROR_EVENT
 
 
 class UpstreamTruncated(UpstreamFailed):
     """The answer began and never came to its end."""
 
     code = "upstream_truncated"
+    fault = UpstreamFault.TRUNCATED
 
 
 class UpstreamMisconfigured(UpstreamFailed):
     """The upstream refuses us, not the caller: our key, a redirect. It is alive all the same, so
     another one may be tried, but its circuit stays as it is."""
+
+    fault = UpstreamFault.MISCONFIGURED
 
 
 class AnswerTooLarge(GatewayError):
@@ -311,6 +360,7 @@ class UpstreamTimeout(GatewayError):
     kind = ErrorKind.TIMEOUT
     code = "upstream_timeout"
     should_retry = False
+    fault = UpstreamFault.TIMEOUT
 
 
 class ClientDisconnected(GatewayError):

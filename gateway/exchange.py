@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, UpstreamFault
 
 
 class Operation(Enum):
@@ -254,19 +254,69 @@ class Client(Protocol):
         ...
 
 
+class Trace(Protocol):
+    """The trace of one exchange, told of each call to an upstream: what goes to that upstream
+    names the call as the parent of whatever the upstream does."""
+
+    def begin_call(
+        self,
+        exchange: "Exchange",
+        *,
+        upstream: str,
+        path: str,
+        output_limit: int | None,
+        at: float,
+    ) -> None:
+        """Puts the call into `exchange.trace_headers`. `at` is on the clock of the exchange."""
+        ...
+
+    def end_call(self, error: BaseException | None, *, at: float) -> None: ...
+
+
+class NoTrace:
+    """Nothing is traced, or not this exchange; what travels on stays as it is."""
+
+    __slots__ = ()
+
+    def begin_call(
+        self,
+        exchange: "Exchange",
+        *,
+        upstream: str,
+        path: str,
+        output_limit: int | None,
+        at: float,
+    ) -> None:
+        return
+
+    def end_call(self, error: BaseException | None, *, at: float) -> None:
+        return
+
+
+NO_TRACE = NoTrace()
+
+
 class Exchange:
     """The facts of one request as they become known. Owned by the observing layer.
 
     Times are `Clock.monotonic` seconds, None until they happen. `model` and `upstream` are
     names from configuration or discovery, never a client's text, so they are safe as labels.
+
+    `upstream_seconds` is the time from sending to an upstream's end, over all that was asked of
+    any; `heard_at` when the last of them had said all. `faults` and `aborts` name the upstreams
+    that failed, and those whose answer was cut before its end.
     """
 
     __slots__ = (
+        "aborts",
         "attempts",
         "bytes_sent",
+        "choices",
         "client_address",
         "error_code",
+        "faults",
         "first_token_at",
+        "heard_at",
         "is_stream",
         "limit",
         "limit_headers",
@@ -280,8 +330,11 @@ class Exchange:
         "sent_at",
         "started_at",
         "status",
+        "trace",
         "trace_headers",
+        "upload_seconds",
         "upstream",
+        "upstream_seconds",
         "usage",
         "was_counted",
     )
@@ -298,6 +351,7 @@ class Exchange:
         self.model = ""
         self.upstream = ""
         self.is_stream = False
+        self.choices = 1
         self.status = 0
         self.outcome: Outcome | None = None
         self.error_code: str | None = None
@@ -306,11 +360,17 @@ class Exchange:
         self.attempts = 0
         # An upstream's tokenizer has worked on the prompt: no later refusal is for nothing.
         self.was_counted = False
+        self.upload_seconds = 0.0
         self.queue_seconds = 0.0
+        self.upstream_seconds = 0.0
         self.sent_at: float | None = None
         self.first_token_at: float | None = None
+        self.heard_at: float | None = None
+        self.faults: tuple[tuple[str, UpstreamFault], ...] = ()
+        self.aborts: tuple[str, ...] = ()
         self.bytes_sent = 0
         self.limit_headers: list[tuple[bytes, bytes]] = []
+        self.trace: Trace = NO_TRACE
         self.trace_headers: list[tuple[bytes, bytes]] = []
 
     def upstream_headers(self) -> list[tuple[bytes, bytes]]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 Value = TypeVar("Value")
+Network = IPv4Network | IPv6Network
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("auto", "json", "console")
 _HOST = re.compile(r"[^\s/:@?#*\[\]]+")
@@ -48,6 +49,12 @@ def off_or(read: Callable[[str], Value]) -> Callable[[str], Value | None]:
             raise ValueError(f"{fault}, or off") from None
 
     return read_or_off
+
+
+def switch(raw: str) -> bool:
+    if raw.lower() not in ("on", "off"):
+        raise ValueError("must be on or off")
+    return raw.lower() == "on"
 
 
 def optional(read: Callable[[str], Value]) -> Callable[[str], Value | None]:
@@ -168,7 +175,12 @@ def time_zone(raw: str) -> ZoneInfo:
         raise ValueError("is no IANA time zone; write e.g. UTC or Europe/Berlin") from None
 
 
-def networks(raw: str) -> tuple[IPv4Network | IPv6Network, ...]:
+def networks_or_all(raw: str) -> tuple[Network, ...]:
+    """As `networks`; `all` for every address there is."""
+    return networks("0.0.0.0/0,::/0" if raw.lower() == "all" else raw)
+
+
+def networks(raw: str) -> tuple[Network, ...]:
     found = []
     for part in words(raw):
         try:

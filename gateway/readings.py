@@ -1,15 +1,21 @@
 """What the metrics page reads from the parts when it is scraped; nobody pushes these."""
 
+from collections.abc import Iterator
 from functools import partial
 
-from gateway.admission import AdmissionGate
+from gateway.admission import AdmissionConfig, AdmissionGate
 from gateway.auth.watcher import KeyWatcher
 from gateway.breaker import BreakerState
 from gateway.quota.journal import Journal
+from gateway.quota.ledger import Ledger
 from gateway.routing.pool import UpstreamPool
 from gateway.routing.upstream import Upstream
-from gateway.telemetry.metrics import Metrics, WatchedValue
-from gateway.telemetry.sink import LogSink
+from gateway.telemetry.keys import KeyStanding
+from gateway.telemetry.logs import Logging
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.streams import StreamTallies
+from gateway.telemetry.traces import Tracing
+from gateway.telemetry.watched import WatchedValue
 
 CIRCUIT_STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
@@ -19,17 +25,24 @@ def show_parts(
     *,
     pool: UpstreamPool,
     gate: AdmissionGate,
+    admission: AdmissionConfig,
+    streams: StreamTallies,
+    ledger: Ledger,
     journal: Journal,
     keys: KeyWatcher,
-    sink: LogSink,
+    logs: Logging,
+    tracing: Tracing,
 ) -> None:
     """Let `metrics` read every part that owns a number."""
     for upstream in pool.upstreams:
         _show_upstream(metrics, upstream)
+    _show_limits(metrics, admission)
+    metrics.watch_keys(partial(_standings, keys, ledger))
 
     gauges = {
         "calls_in_flight": ("Calls past the gate.", lambda: gate.in_flight),
         "queue_depth": ("Calls waiting for a place.", lambda: gate.queued),
+        "streams_open": ("Event streams under way.", lambda: streams.open_streams),
         "ledger_flush_age_seconds": (
             "For how long counts have waited for the disk.",
             lambda: journal.seconds_since_flush,
@@ -47,13 +60,35 @@ def show_parts(
             "Looks at the key store that failed.",
             lambda: keys.failures_total,
         ),
-        "log_lines_dropped": ("Log lines nobody read in time.", lambda: sink.dropped_lines),
+        "log_lines_dropped": (
+            "Log lines nobody read in time or no disk took.",
+            lambda: logs.dropped_lines,
+        ),
+        "spans_dropped": ("Spans that no collector took.", lambda: tracing.dropped_spans),
     }
     for name, (text, read) in counters.items():
         metrics.watch(WatchedValue(name, text, read, is_counter=True))
 
 
+def _show_limits(metrics: Metrics, admission: AdmissionConfig) -> None:
+    """What is not limited has no series: there is no number that says so."""
+    in_flight_max, queued_max = admission.max_in_flight, admission.max_queued
+    if in_flight_max is not None:
+        text = "MAX_IN_FLIGHT: calls past the gate at the same time."
+        metrics.watch(WatchedValue("calls_in_flight_limit", text, lambda: in_flight_max))
+    text = "MAX_QUEUED: calls waiting at the same time."
+    metrics.watch(WatchedValue("queue_depth_limit", text, lambda: queued_max))
+
+
+def _standings(keys: KeyWatcher, ledger: Ledger) -> Iterator[KeyStanding]:
+    """Every valid key, worked out one at a time as they are taken."""
+    for principal in keys.ring.principals():
+        standing = ledger.standing(principal)
+        yield KeyStanding(principal.name, standing.used, standing.reserved, standing.limit)
+
+
 def _show_upstream(metrics: Metrics, upstream: Upstream) -> None:
+    metrics.expect_upstream(upstream.name, circuit_states=[state.value for state in BreakerState])
     labels = (("upstream", upstream.name),)
     for name, text, read in (
         ("circuit_state", "0 closed, 1 half open, 2 open.", partial(_circuit_state, upstream)),

@@ -2,11 +2,29 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Protocol
 
 from gateway.errors import GatewayError
 from gateway.exchange import NO_USAGE, Client, ResponseReader, TokenUsage, UpstreamAnswer
+
+
+class StreamWatch(Protocol):
+    """Watches how streams go on. What `follow` gives is called for each read that carried
+    events, from the first content on: it must be quick."""
+
+    def follow(self, model: str) -> AbstractContextManager[Callable[[], None]]: ...
+
+
+class NobodyWatches:
+    """The StreamWatch that does nothing."""
+
+    def follow(self, model: str) -> AbstractContextManager[Callable[[], None]]:
+        return nullcontext(_nothing)
+
+
+def _nothing() -> None:
+    return
 
 
 class Meter:
@@ -74,8 +92,13 @@ async def relay(
     reader: ResponseReader,
     client: Client,
     on_content: Callable[[], None],
+    on_events: Callable[[], None],
+    on_end: Callable[[], None],
 ) -> None:
-    """Pass an event stream on, one `send` per read. `on_content` hears of the first token.
+    """Pass an event stream on, one `send` per read.
+
+    `on_content` hears of the first token, `on_events` of each read with events from there on,
+    `on_end` that the upstream has said all.
 
     Raises what `read_chunk` and `reader` raise; the client then has whole events and no
     terminator, so one error event can follow.
@@ -92,14 +115,19 @@ async def relay(
             if awaits_content and reader.saw_content:
                 awaits_content = False
                 on_content()
+            if events and not awaits_content:
+                on_events()
             if reader.is_complete:
                 # At once, slots and all: vLLM may take its time to end what has ended.
+                on_end()
                 answer.see_out()
                 await client.finish(events)
                 return
             if events:
                 await client.send(events)
-        await client.finish(reader.finish())
+        last = reader.finish()
+        on_end()
+        await client.finish(last)
     except asyncio.CancelledError:
         # Generated, and not taken by a slow client that left: it counts all the same.
         with suppress(GatewayError):

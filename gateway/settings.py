@@ -21,7 +21,9 @@ from gateway.protocol.connection import ServerConfig
 from gateway.quota.journal import JournalConfig
 from gateway.ratelimit import parse_rate_limits
 from gateway.routing.health import ProberConfig
+from gateway.telemetry.goodput import Slo
 from gateway.telemetry.logs import LogFormat
+from gateway.telemetry.metrics import MetricsConfig
 from gateway.transport.config import TransportConfig
 from gateway.wire.openai import OpenAIConfig
 from gateway.wire.openai_fields import DROPPED_FIELDS, REFUSED_FIELDS
@@ -90,13 +92,19 @@ TABLE = (
     Setting("DRAIN_SECONDS", "30", parse.seconds_or_zero, "After SIGTERM: time for running answers to end."),
     Setting("METRICS_ALLOW", "", parse.networks, "Networks that may read `/metrics` besides loopback."),
     Setting("METRICS_PORT", "", parse.optional(parse.port), "A port of its own for `/metrics` on GATEWAY_HOST, then not served on GATEWAY_PORT."),
+    Setting("METRICS_KEYS_MAX", "100", parse.count, "API keys with metrics of their own; the others are summed under `other`."),
+    Setting("SLO_TTFT_SECONDS", "2.5", parse.seconds, "The time to the first token that an answer may take and count as goodput."),
+    Setting("SLO_TIME_PER_OUTPUT_TOKEN_SECONDS", "0.1", parse.seconds, "The same for each token after the first."),
+    Setting("DASHBOARD", "on", parse.switch, "The page for key holders at `/dashboard`, or `off`."),
     Setting("CORS_ALLOW_ORIGINS", "", parse.origins, "Origins of browser pages that may call the gateway, or `*`; none by default."),
     Setting("REFUSED_FIELDS", ",".join(sorted(REFUSED_FIELDS)), parse.words, "Body fields answered with 400."),
     Setting("DROPPED_FIELDS", ",".join(sorted(DROPPED_FIELDS)), parse.words, "Body fields removed silently."),
     Setting("ALLOWED_MEDIA_DOMAINS", "", parse.hosts, "Hosts that image, audio and video URLs may name (`*`: any); `data:` URLs always pass."),
     Setting("MAX_CHOICES", "128", parse.count, "Largest `n`."),
+    Setting("TRUST_INCOMING_TRACES", "", parse.networks_or_all, "Addresses or networks of clients whose traces (`traceparent`) are continued, or `all`; others' are linked."),
     Setting("LOG_LEVEL", "INFO", parse.log_level, "DEBUG, INFO, WARNING or ERROR."),
     Setting("LOG_FORMAT", "auto", parse.log_format, "`json`, `console`, or `auto`: console on a terminal."),
+    Setting("LOG_FILE", "", parse.optional(parse.path), "A file that gets every line too, as JSON; opened anew on SIGHUP. Relative to the folder that holds config/.env; its folder is created."),
 )  # fmt: skip
 
 
@@ -121,11 +129,15 @@ class Settings:
     address_limits: tuple[RateLimit, ...]
     metrics_access: MetricsAccess
     metrics_port: int | None
+    metrics: MetricsConfig
+    has_dashboard: bool
     cors_origins: frozenset[str]
     journal: JournalConfig
     quota_zone: ZoneInfo
     log_level: str
     log_format: LogFormat
+    log_file: Path | None
+    trusted_traces: tuple[parse.Network, ...]
     otel: Mapping[str, str]
     warnings: tuple[str, ...]
 
@@ -133,12 +145,13 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str], *, base: Path = Path()) -> "Settings":
         """Raises ConfigurationError with every fault. An empty variable is an unset one.
 
-        `base` is the folder that a relative DATABASE_PATH starts from.
+        `base` is the folder that a relative DATABASE_PATH or LOG_FILE starts from.
         """
         values, faults = _read(environ)
         if faults:
             raise ConfigurationError(faults)
         values["DATABASE_PATH"] = base / values["DATABASE_PATH"]
+        values["LOG_FILE"] = values["LOG_FILE"] and base / values["LOG_FILE"]
         return _compose(values, environ)
 
 
@@ -223,6 +236,14 @@ def _compose(v: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         address_limits=v["RATE_LIMIT_PER_IP"],
         metrics_access=MetricsAccess(allow=v["METRICS_ALLOW"]),
         metrics_port=v["METRICS_PORT"],
+        metrics=MetricsConfig(
+            keys_max=v["METRICS_KEYS_MAX"],
+            slo=Slo(
+                ttft_seconds=v["SLO_TTFT_SECONDS"],
+                time_per_output_token_seconds=v["SLO_TIME_PER_OUTPUT_TOKEN_SECONDS"],
+            ),
+        ),
+        has_dashboard=v["DASHBOARD"],
         cors_origins=v["CORS_ALLOW_ORIGINS"],
         journal=JournalConfig(
             path=v["DATABASE_PATH"],
@@ -232,6 +253,8 @@ def _compose(v: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
         quota_zone=v["QUOTA_TIMEZONE"],
         log_level=v["LOG_LEVEL"],
         log_format=v["LOG_FORMAT"],
+        log_file=v["LOG_FILE"],
+        trusted_traces=v["TRUST_INCOMING_TRACES"],
         otel={name: value for name, value in environ.items() if name.startswith("OTEL_")},
         warnings=_warnings(v, environ),
     )

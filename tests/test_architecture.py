@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "gateway").rglob("*.py"))
+EXPORTER = sorted((ROOT / "exporter").rglob("*.py"))
 
 # Each vendor, and the only rooms that may know it.
 VENDORS = {
@@ -23,6 +24,16 @@ VENDORS = {
     "structlog": ("telemetry",),
     "prometheus_client": ("telemetry",),
     "opentelemetry": ("telemetry",),
+    "grpc": ("telemetry",),
+    "dotenv": ("__main__",),
+}
+
+# The same for the GPU exporter.
+EXPORTER_VENDORS = {
+    "pynvml": ("nvml",),
+    "prometheus_client": ("exposition",),
+    "starlette": ("pages",),
+    "uvicorn": ("app",),
     "dotenv": ("__main__",),
 }
 
@@ -39,7 +50,7 @@ BANNED_NAMES = {"utils", "util", "helpers", "common", "misc", "base", "core", "m
 
 def room_of(path: Path) -> str:
     """`gateway/quota/journal.py` -> `quota.journal`."""
-    return ".".join(path.relative_to(ROOT / "gateway").with_suffix("").parts)
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts[1:])
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -65,6 +76,27 @@ def test_a_vendor_is_known_in_its_rooms_alone(vendor: str) -> None:
     assert strangers == []
 
 
+@pytest.mark.parametrize("vendor", EXPORTER_VENDORS)
+def test_a_vendor_is_known_in_its_rooms_of_the_exporter_alone(vendor: str) -> None:
+    allowed = EXPORTER_VENDORS[vendor]
+
+    strangers = [
+        room
+        for path in EXPORTER
+        if vendor in imports_of(path)
+        and not any((room := room_of(path)) == a or room.startswith(f"{a}.") for a in allowed)
+    ]
+
+    assert strangers == []
+
+
+def test_the_exporter_knows_no_other_vendor_and_no_gateway() -> None:
+    stdlib = __import__("sys").stdlib_module_names
+    found = {name for path in EXPORTER for name in imports_of(path)} - {"exporter"} - stdlib
+
+    assert found <= set(EXPORTER_VENDORS)
+
+
 def test_every_dependency_has_a_room() -> None:
     ours = {"gateway"}
     stdlib = __import__("sys").stdlib_module_names
@@ -75,7 +107,7 @@ def test_every_dependency_has_a_room() -> None:
 
 def test_only_the_command_line_reads_the_environment() -> None:
     readers = []
-    for path in SOURCES:
+    for path in SOURCES + EXPORTER:
         for node in ast.walk(ast.parse(path.read_text())):
             named = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
             if named and isinstance(node.value, ast.Name) and node.value.id == "os":  # type: ignore[attr-defined]  # an Attribute, see above
@@ -84,7 +116,7 @@ def test_only_the_command_line_reads_the_environment() -> None:
     assert set(readers) == {"__main__"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES + EXPORTER, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_is_short_and_named_for_what_it_is(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     lines = len(path.read_text().splitlines())
@@ -93,7 +125,7 @@ def test_a_file_is_short_and_named_for_what_it_is(path: Path) -> None:
     assert lines <= LINES_MAX or name in LONGER_WITH_REASON, f"{lines} lines"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES + EXPORTER, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_says_in_one_sentence_what_it_is(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text()))
 

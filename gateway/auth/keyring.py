@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,6 +39,12 @@ class KeyEntry:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
 
+    def is_valid(self, now: datetime) -> bool:
+        """Neither revoked nor expired."""
+        if self.revoked_at is not None and self.revoked_at <= now:
+            return False
+        return self.expires_at is None or self.expires_at > now
+
 
 class KeyRing:
     """Every known key; never edited, replaced as a whole.
@@ -55,6 +61,15 @@ class KeyRing:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def principals(self) -> Iterator[Principal]:
+        """Everybody who has a secret that is valid now, once each."""
+        now = self._clock.now()
+        seen: set[str] = set()
+        for entry in self._entries.values():
+            if entry.principal.key_id not in seen and entry.is_valid(now):
+                seen.add(entry.principal.key_id)
+                yield entry.principal
 
     def authenticate(self, token: bytes | str) -> Principal:
         """Raises AuthenticationFailed with the code `invalid_api_key`, `api_key_revoked` or

@@ -12,6 +12,7 @@ from gateway.auth.keystore import KeyStore
 from gateway.clock import SystemClock
 from gateway.database import DatabaseUnusable
 from gateway.settings import ConfigurationError, Settings
+from gateway.telemetry.logs import LogFileUnusable, require_writable
 from gateway.transport.probe import HttpProbe
 
 PROBE_TIMEOUT_SECONDS = 5.0
@@ -41,12 +42,20 @@ def examine(environ: Mapping[str, str], *, base: Path = Path()) -> Findings:
 
 
 def _findings(settings: Settings, faults: tuple[str, ...], unread: frozenset[str]) -> Findings:
-    others: list[str] = []
+    others: list[str] = [*_log_faults(settings)]
     if not unread & _KEY_VARIABLES:
         others += _key_faults(settings)
     if not unread & _UPSTREAM_VARIABLES:
         others += asyncio.run(_upstream_faults(settings))
     return Findings(faults, tuple(others), settings.warnings)
+
+
+def _log_faults(settings: Settings) -> Iterator[str]:
+    if settings.log_file is not None:
+        try:
+            require_writable(settings.log_file)
+        except LogFileUnusable as fault:
+            yield str(fault)
 
 
 def _key_faults(settings: Settings) -> Iterator[str]:

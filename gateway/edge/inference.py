@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
+from gateway.clock import Clock
 from gateway.dispatch import Dispatcher
 from gateway.edge.asgi import Receive, Scope, Send, exchange_of, respond
 from gateway.edge.body import BodyMemory, read_json_body
@@ -70,6 +71,7 @@ class InferenceEndpoint:
         lifecycle: Lifecycle,
         limit_headers: LimitHeaders,
         memory: BodyMemory,
+        clock: Clock,
         config: InferenceConfig,
     ) -> None:
         self._operation = operation
@@ -78,13 +80,16 @@ class InferenceEndpoint:
         self._lifecycle = lifecycle
         self._limit_headers = limit_headers
         self._memory = memory
+        self._clock = clock
         self._config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._lifecycle.admit()
         exchange = exchange_of(scope)
         limit_bytes = self._config.max_body_bytes
+        began_at = self._clock.monotonic()
         body = await read_json_body(scope, receive, limit_bytes=limit_bytes, memory=self._memory)
+        exchange.upload_seconds = self._clock.monotonic() - began_at
         call = self._dialect.parse(self._operation, body)
         client = AsgiClient(send, exchange, self._limit_headers)
         with Interruption() as interruption:

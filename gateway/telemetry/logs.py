@@ -1,90 +1,148 @@
 """Structured logging: one shape for our lines, the server's and Python's warnings."""
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, TextIO
 
-import orjson
 import structlog
 
-from gateway.telemetry.sink import LogSink
+from gateway.telemetry import stdlog
+from gateway.telemetry.faults import describe
+from gateway.telemetry.lines import Fields, Render, console_renderer, render_json
+from gateway.telemetry.sink import FileSink, LogSink, open_log_file
 
 LogFormat = Literal["auto", "json", "console"]
-Render = Callable[[MutableMapping[str, Any]], bytes]
-# At DEBUG these tell of every request of their own, every statement, every span.
-QUIET_LOGGERS = (
-    "aiosqlite",
-    "asyncio",
-    "httpcore2",
-    "httpx2",
-    "opentelemetry",
-    "uvicorn.error",
-    "urllib3",
-)
+METHOD_LEVELS = {name.lower(): level for name, level in logging.getLevelNamesMapping().items()}
+LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 Log = structlog.typing.FilteringBoundLogger
 
 
-def render_json(fields: MutableMapping[str, Any]) -> bytes:
-    """One JSON object on one line: orjson escapes every control character, so that no value
-    can forge a line."""
-    return orjson.dumps(fields, default=repr, option=orjson.OPT_APPEND_NEWLINE)
+class LogFileUnusable(Exception):
+    """LOG_FILE cannot be written; the message says why and what to do."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(
+            f"LOG_FILE={path}: cannot be written ({cause.strerror}). Name a file that user "
+            f"{os.getuid()} may write, or leave LOG_FILE empty."
+        )
 
 
-def _console_renderer() -> Render:
-    renderer = structlog.dev.ConsoleRenderer()
-
-    def render(fields: MutableMapping[str, Any]) -> bytes:
-        return str(renderer(None, "", dict(fields))).encode(errors="replace") + b"\n"
-
-    return render
+def require_writable(path: Path) -> None:
+    """Raises LogFileUnusable if no log can be written there."""
+    try:
+        os.close(open_log_file(path))
+    except OSError as cause:
+        raise LogFileUnusable(path, cause) from cause
 
 
 class Logging:
-    """The log of the process: configured once, handed to whoever wires parts together."""
+    """The log of the process: configured once, handed to whoever wires parts together.
 
-    def __init__(self, *, level: str, form: LogFormat, stream: TextIO | None = None) -> None:
+    With `file` every line goes there too, as JSON. Raises LogFileUnusable.
+    """
+
+    def __init__(
+        self,
+        *,
+        level: str,
+        form: LogFormat,
+        file: Path | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
         output = stream or sys.stdout
         is_json = form == "json" or (form == "auto" and not output.isatty())
-        self.render: Render = render_json if is_json else _console_renderer()
-        self.sink = LogSink(output.fileno())
+        render = render_json if is_json else console_renderer(has_colors=output.isatty())
         self.level = logging.getLevelNamesMapping()[level]
+        self._outputs: list[tuple[Render, list[LogSink]]] = [(render, [LogSink(output.fileno())])]
+        self._files: list[FileSink] = []
         self.log: Log = structlog.wrap_logger(
-            _SinkLogger(self.sink),
+            _Writer(self),
             processors=[
+                self._drop_what_is_too_fine,
                 structlog.stdlib.add_log_level,
-                structlog.processors.format_exc_info,
+                _describe_fault,
                 structlog.processors.StackInfoRenderer(),
-                self._finish,
+                _finish,
             ],
-            wrapper_class=_bound_logger(self.level),
+            # Filtering is ours, because the level can change while we run.
+            wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         )
-        self._take_over_stdlib()
+        if file is not None:
+            self._add_file(file)
+        stdlog.take_over(self.log, self.level)
 
     def is_enabled_for(self, level: int) -> bool:
         return level >= self.level
 
-    def close(self) -> None:
-        self.sink.close()
+    @property
+    def dropped_lines(self) -> int:
+        """Lines that nobody read in time or no disk took, over all outputs."""
+        return sum(sink.dropped_lines for _, sinks in self._outputs for sink in sinks)
 
-    def write(self, fields: dict[str, Any]) -> None:
+    def write(self, fields: Fields) -> None:
         """A line that is complete already: the canonical line of a request."""
-        self.sink.write(self.render(fields))
+        for render, sinks in self._outputs:
+            line = render(fields)
+            for sink in sinks:
+                sink.write(line)
 
-    def _finish(
-        self, _logger: Any, _method: str, event: MutableMapping[str, Any]
-    ) -> tuple[Any, ...]:
-        return (self.render({"timestamp": timestamp(), **event}),), {}
+    def say_more(self) -> None:
+        """One level finer; safe in a signal handler, as are the two below."""
+        self._set_level(max(LEVELS.index(self.level) - 1, 0))
 
-    def _take_over_stdlib(self) -> None:
-        root = logging.getLogger()
-        root.handlers[:] = [_Forward(self.log)]
-        root.setLevel(self.level)
-        for name in QUIET_LOGGERS:
-            logging.getLogger(name).setLevel(max(self.level, logging.WARNING))
-        logging.captureWarnings(True)
+    def say_less(self) -> None:
+        """One level coarser."""
+        self._set_level(min(LEVELS.index(self.level) + 1, len(LEVELS) - 1))
+
+    def reopen(self) -> None:
+        """Open the file anew, where there is one: what held the log was moved away."""
+        for sink in self._files:
+            sink.reopen()
+        self._announce("log file reopened")
+
+    def close(self) -> None:
+        # The files first: what goes wrong with them is still said on the stream.
+        for sink in reversed([sink for _, sinks in self._outputs for sink in sinks]):
+            sink.close()
+
+    def _set_level(self, index: int) -> None:
+        self.level = LEVELS[index]
+        stdlog.set_level(self.level)
+        self._announce("log level changed", log_level=logging.getLevelName(self.level))
+
+    def _announce(self, event: str, **facts: str) -> None:
+        """What the operator asked for is confirmed at any level."""
+        self.write({"timestamp": timestamp(), "level": "info", "event": event, **facts})
+
+    def _add_file(self, path: Path) -> None:
+        try:
+            sink = FileSink(path, on_failure=self._file_fails, on_recovery=self._file_works)
+        except OSError as cause:
+            raise LogFileUnusable(path, cause) from cause
+        self._files.append(sink)
+        for render, sinks in self._outputs:
+            if render is render_json:
+                sinks.append(sink)
+                return
+        self._outputs.append((render_json, [sink]))
+
+    def _file_fails(self, failure: OSError) -> None:
+        self.log.error("the log file cannot be written", error=failure.strerror)
+
+    def _file_works(self) -> None:
+        self.log.warning("the log file is written again", dropped=self.dropped_lines)
+
+    def _drop_what_is_too_fine(
+        self, _logger: object, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        if METHOD_LEVELS.get(method, logging.CRITICAL) < self.level:
+            raise structlog.DropEvent
+        return event
 
 
 def timestamp() -> str:
@@ -99,26 +157,28 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
-class _SinkLogger:
-    """What structlog calls with a rendered line, whatever its level."""
+class _Writer:
+    """What structlog calls with a finished line, whatever its level."""
 
-    def __init__(self, sink: LogSink) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = sink.write
-
-
-class _Forward(logging.Handler):
-    """Python's own logging, into ours."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        fields: dict[str, Any] = {"logger": record.name}
-        if record.exc_info:
-            fields["exc_info"] = record.exc_info
-        self._log.log(record.levelno, record.getMessage(), **fields)
+    def __init__(self, log: Logging) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = log.write
 
 
-def _bound_logger(level: int) -> type[Log]:
-    return structlog.make_filtering_bound_logger(level)
+def _describe_fault(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Exceptions without what they quote."""
+    match event.pop("exc_info", None):
+        case BaseException() as error:
+            event["exception"] = describe(error)
+        case (_, BaseException() as error, _):
+            event["exception"] = describe(error)
+        case True if (current := sys.exception()) is not None:
+            event["exception"] = describe(current)
+    return event
+
+
+def _finish(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[Fields], dict[str, Any]]:
+    return ({"timestamp": timestamp(), **event},), {}

@@ -1,121 +1,146 @@
-"""Spans by OpenTelemetry's SDK, sent over OTLP; it reads the standard OTEL_* variables itself."""
+"""Traces over OTLP: ids that travel at once, spans that are made when all is known."""
 
-import threading
-from typing import Self
+from collections.abc import Mapping
+from random import getrandbits
+from time import time_ns
+from typing import NamedTuple, Self
 
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-import gateway
 from gateway.exchange import Exchange, Outcome
+from gateway.telemetry.collector import open_collector
+from gateway.telemetry.logs import Log
+from gateway.telemetry.outbox import Outbox, OutboxConfig
+from gateway.telemetry.sampling import Sampling
+from gateway.telemetry.spans import Caller, FinishedTrace, UpstreamCall, describe_resource
+from gateway.telemetry.traces import NO_SPAN, Span, Trusts
 
-CLOSE_SECONDS = 1.0
-FAILED = frozenset({Outcome.ERROR, Outcome.TRUNCATED})
+SAMPLED, RANDOM = 1, 2  # Flags of W3C Trace Context; the second says how the id was made.
+
+
+class Root(NamedTuple):
+    """The trace an exchange belongs to: its id, the flags and state that travel, and where it
+    comes from. At most one of `parent` and `link` is there."""
+
+    trace_id: int
+    flags: int
+    state: bytes = b""
+    parent: Caller | None = None
+    link: Caller | None = None
 
 
 class OtlpTracing:
-    """One server span per exchange.
+    """A server span per exchange and a client span per call to an upstream.
 
-    A caller is not trusted to choose our sampling: its trace is linked, not adopted. The
-    upstream gets our span as its parent, so that vLLM's own spans join.
+    A caller is not trusted to choose our sampling: its trace is linked, and continued only
+    where `trusts` says so. The upstream gets the client span as its parent, so that vLLM's own
+    spans join; of an unsampled trace too, so that vLLM does not record what we do not.
     """
 
-    def __init__(self, provider: TracerProvider) -> None:
-        self._provider = provider
-        self._tracer = provider.get_tracer("gateway", gateway.__version__)
-        self._propagator = TraceContextTextMapPropagator()
+    def __init__(self, *, sampling: Sampling, outbox: Outbox, trusts: Trusts) -> None:
+        self._sampling = sampling
+        self._outbox = outbox
+        self._trusts = trusts
 
     @classmethod
-    def over(cls, protocol: str) -> Self:
-        """`protocol` is `grpc` or `http/protobuf`, as in OTEL_EXPORTER_OTLP_PROTOCOL."""
-        resource = Resource.create().merge(Resource({"service.version": gateway.__version__}))
-        if resource.attributes.get(SERVICE_NAME) in (None, "unknown_service"):
-            resource = resource.merge(Resource({SERVICE_NAME: "vllm-gateway"}))
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(_exporter(protocol)))
-        return cls(provider)
+    def of(cls, otel: Mapping[str, str], *, trusts: Trusts, log: Log) -> Self:
+        """As the standard variables say. What they say wrongly is warned of."""
 
-    def start(self, exchange: Exchange) -> "OtlpSpan":
-        incoming = {
-            name.decode(): value.decode("latin-1") for name, value in exchange.trace_headers
-        }
-        context = self._propagator.extract(incoming)
-        caller = trace.get_current_span(context).get_span_context()
-        links = [trace.Link(caller)] if caller.is_valid else []
-        span = self._tracer.start_span(
-            exchange.method, context=Context(), kind=trace.SpanKind.SERVER, links=links
+        def warn(what: str) -> None:
+            log.warning("settings", what=what)
+
+        outbox = Outbox(
+            open_collector(otel, warn=warn),
+            resource=describe_resource(),
+            config=OutboxConfig.of(otel, warn=warn),
+            log=log,
         )
-        outgoing: dict[str, str] = {}
-        self._propagator.inject(outgoing, trace.set_span_in_context(span))
-        exchange.trace_headers = [(k.encode(), v.encode()) for k, v in outgoing.items()]
-        return OtlpSpan(span)
+        return cls(sampling=Sampling.of(otel, warn=warn), outbox=outbox, trusts=trusts)
+
+    @property
+    def dropped_spans(self) -> int:
+        return self._outbox.dropped_spans
+
+    def start(self, exchange: Exchange) -> Span:
+        if exchange.trace_headers:
+            root = self._root_of(exchange)
+        else:
+            bits = getrandbits(192)
+            trace_id = bits >> 64
+            if not self._sampling.takes(trace_id):
+                # By far most requests: no more is made for them than what travels on.
+                ids = bits.to_bytes(24, "big").hex()
+                parent = f"00-{ids[:32]}-{ids[32:]}-02".encode()
+                exchange.trace_headers = [(b"traceparent", parent)]
+                return NO_SPAN
+            root = Root(trace_id, RANDOM | SAMPLED)
+        if root.flags & SAMPLED:
+            return SampledSpan(root, self._outbox)
+        exchange.trace_headers = _headers(root, getrandbits(64))
+        return NO_SPAN
 
     def close(self) -> None:
         """Send what is queued, if the collector takes it at once: nobody waits for a dead one."""
-        sender = threading.Thread(target=self._provider.shutdown, name="otlp-close", daemon=True)
-        sender.start()
-        sender.join(CLOSE_SECONDS)
+        self._outbox.close()
+
+    def _root_of(self, exchange: Exchange) -> Root:
+        """Of an exchange whose caller sent a trace: that one, or a new one with a link to it."""
+        fields = dict(exchange.trace_headers)
+        _, trace_text, span_text, flags_text = fields[b"traceparent"].split(b"-")
+        state = fields.get(b"tracestate", b"")
+        caller = Caller(int(trace_text, 16), int(span_text, 16), state)
+        if not self._trusts(exchange.client_address):
+            trace_id = getrandbits(128)
+            return Root(trace_id, RANDOM | self._sampling.takes(trace_id), link=caller)
+        flags = int(flags_text, 16)
+        is_sampled = self._sampling.takes_child(
+            caller.trace_id, is_parent_sampled=bool(flags & SAMPLED)
+        )
+        return Root(caller.trace_id, flags & RANDOM | is_sampled, state, parent=caller)
 
 
-class OtlpSpan:
-    """The span of one exchange. No content, no key: names, numbers and the outcome."""
+class SampledSpan:
+    """The spans of one exchange while it runs."""
 
-    def __init__(self, span: trace.Span) -> None:
-        self._span = span
-        context = span.get_span_context()
-        is_sampled = context.trace_flags.sampled
-        self.trace_id = trace.format_trace_id(context.trace_id) if is_sampled else ""
-        self.span_id = trace.format_span_id(context.span_id) if is_sampled else ""
+    __slots__ = ("_began_ns", "_calls", "_outbox", "_root", "_span_id", "span_id", "trace_id")
 
-    def finish(self, exchange: Exchange, outcome: Outcome) -> None:
-        span = self._span
-        if span.is_recording():
-            span.update_name(f"{exchange.method} {exchange.route}")
-            span.set_attributes(_attributes(exchange, outcome))
-            if outcome in FAILED:
-                span.set_status(trace.StatusCode.ERROR, exchange.error_code)
-        span.end()
+    def __init__(self, root: Root, outbox: Outbox) -> None:
+        self._root = root
+        self._outbox = outbox
+        self._began_ns = time_ns()
+        self._span_id = getrandbits(64)
+        self._calls: list[UpstreamCall] = []
+        self.trace_id = f"{root.trace_id:032x}"
+        self.span_id = f"{self._span_id:016x}"
 
+    def begin_call(
+        self, exchange: Exchange, *, upstream: str, path: str, output_limit: int | None, at: float
+    ) -> None:
+        span_id = getrandbits(64)
+        exchange.trace_headers = _headers(self._root, span_id)
+        self._calls.append(UpstreamCall(span_id, upstream, path, output_limit, at))
 
-def _attributes(exchange: Exchange, outcome: Outcome) -> dict[str, str | int | float | bool]:
-    """OpenTelemetry's HTTP and GenAI names; ours start with `gateway.`."""
-    attributes: dict[str, str | int | float | bool] = {
-        "http.request.method": exchange.method,
-        "http.route": exchange.route,
-        "http.response.status_code": exchange.status,
-        "gateway.request_id": exchange.request_id,
-        "gateway.outcome": outcome.value,
-    }
-    if exchange.error_code is not None:
-        attributes["error.type"] = exchange.error_code
-    if exchange.upstream:
-        attributes |= {
-            "gen_ai.provider.name": "vllm",
-            "gen_ai.request.model": exchange.model,
-            "gen_ai.request.stream": exchange.is_stream,
-            "gen_ai.usage.input_tokens": exchange.usage.input_tokens,
-            "gen_ai.usage.output_tokens": exchange.usage.output_tokens,
-            "gateway.upstream": exchange.upstream,
-        }
-    if exchange.first_token_at is not None:
-        ttft_seconds = exchange.first_token_at - exchange.started_at
-        attributes["gen_ai.response.time_to_first_chunk"] = ttft_seconds
-    return attributes
+    def end_call(self, error: BaseException | None, *, at: float) -> None:
+        self._calls[-1].end(error, at)
 
-
-def _exporter(protocol: str) -> SpanExporter:
-    if protocol == "grpc":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
-            OTLPSpanExporter as GrpcExporter,
+    def finish(self, exchange: Exchange, outcome: Outcome, ended_at: float) -> None:
+        self._outbox.put(
+            FinishedTrace(
+                exchange=exchange,
+                outcome=outcome,
+                ended_at=ended_at,
+                began_ns=self._began_ns,
+                trace_id=self._root.trace_id,
+                span_id=self._span_id,
+                flags=self._root.flags,
+                state=self._root.state,
+                parent=self._root.parent,
+                link=self._root.link,
+                calls=tuple(self._calls),
+            )
         )
 
-        return GrpcExporter()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
-        OTLPSpanExporter as HttpExporter,
-    )
 
-    return HttpExporter()
+def _headers(root: Root, span_id: int) -> list[tuple[bytes, bytes]]:
+    parent = b"00-%032x-%016x-%02x" % (root.trace_id, span_id, root.flags)
+    if not root.state:
+        return [(b"traceparent", parent)]
+    return [(b"traceparent", parent), (b"tracestate", root.state)]

@@ -7,7 +7,8 @@ from gateway.clock import Clock
 from gateway.exchange import Exchange, Outcome
 from gateway.telemetry.logs import Logging, timestamp
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.traces import Span, Tracing
+from gateway.telemetry.tallies import Exemplar
+from gateway.telemetry.traces import NO_SPAN, Span, Tracing
 
 QUIET_ROUTES = frozenset({"/health", "/ready", "/readyz", "/metrics", "/version"})
 LEVELS = {Outcome.ERROR: logging.WARNING, Outcome.TRUNCATED: logging.WARNING}
@@ -26,7 +27,9 @@ class Recorder:
         self._clock = clock
 
     def record(self, exchange: Exchange) -> "Recording":
-        return Recording(self, exchange, self._tracing.start(exchange))
+        span = self._tracing.start(exchange)
+        exchange.trace = span
+        return Recording(self, exchange, span)
 
     def begin(self) -> None:
         self._metrics.in_flight += 1
@@ -34,15 +37,23 @@ class Recorder:
     def finish(self, exchange: Exchange, span: Span) -> None:
         """The facts are complete: count, trace, log."""
         self._metrics.in_flight -= 1
-        seconds = self._clock.monotonic() - exchange.started_at
+        now = self._clock.monotonic()
+        seconds = now - exchange.started_at
         outcome = exchange.outcome or _outcome_of(exchange.status)
-        self._metrics.count(exchange, outcome, seconds)
-        span.finish(exchange, outcome)
         level = LEVELS.get(outcome, logging.INFO)
         if exchange.route in QUIET_ROUTES:
-            level = logging.DEBUG
+            # Asked every few seconds for ever: nobody looks for these.
+            level, span = logging.DEBUG, NO_SPAN
+        self._metrics.count(exchange, outcome, seconds, self._exemplar(span))
+        span.finish(exchange, outcome, now)
         if self._logging.is_enabled_for(level):
             self._logging.write(_line(exchange, outcome, seconds, level, span))
+
+    def _exemplar(self, span: Span) -> Exemplar | None:
+        """Only a sampled trace can be looked at."""
+        if not span.trace_id:
+            return None
+        return Exemplar(span.trace_id, self._clock.now().timestamp())
 
 
 class Recording:

@@ -1,20 +1,32 @@
-"""Where log lines go: a queue in memory and a thread that writes it, so that a stalled pipe
-never stalls a stream."""
+"""Where log lines go: a queue in memory and a thread that writes it, so that a stalled pipe or a
+slow disk never stalls a stream."""
 
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 
 LINES_MAX = 100_000
 BATCH_SECONDS = 0.02
 CLOSE_SECONDS = 2.0
+# Appending keeps whole lines whole; not blocking matters where the path is no plain file.
+FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+FILE_MODE = 0o640
+
+
+def open_log_file(path: Path) -> int:
+    """A descriptor to append to; makes the folder. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, FILE_FLAGS, FILE_MODE)
 
 
 class LogSink:
     """Writes whole lines to a file descriptor, in order, in batches, from its own thread.
 
     Bounded: when whoever reads the log stands still for long, lines are dropped and counted
-    rather than memory filled. `close` writes all that is left.
+    rather than memory filled; so are lines that a full disk does not take. `close` writes all
+    that is left.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -22,14 +34,20 @@ class LogSink:
         self._lines: deque[bytes] = deque()
         self._has_lines = threading.Event()
         self._is_closing = False
-        self.dropped_lines = 0
+        self._is_torn = False
+        # Each number has one writer: whoever writes lines, or the thread.
+        self._refused = self._lost = 0
         self._thread = threading.Thread(target=self._run, name="log-sink", daemon=True)
         self._thread.start()
+
+    @property
+    def dropped_lines(self) -> int:
+        return self._refused + self._lost
 
     def write(self, line: bytes) -> None:
         """Take one line, its newline included. Never blocks, never raises."""
         if len(self._lines) >= LINES_MAX:
-            self.dropped_lines += 1
+            self._refused += 1
             return
         self._lines.append(line)
         if not self._has_lines.is_set():
@@ -53,12 +71,92 @@ class LogSink:
         self._write_out()
 
     def _write_out(self) -> None:
-        batch = b"".join([self._lines.popleft() for _ in range(len(self._lines))])
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if not lines:
+            return
+        # After half a line the next one begins on a line of its own.
+        batch = b"".join([b"\n" if self._is_torn else b"", *lines])
         view = memoryview(batch)
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
             except BlockingIOError:
                 threading.Event().wait(BATCH_SECONDS)
-            except OSError:
-                return  # Nobody reads the log any more: that must not end the gateway.
+            except OSError as failure:
+                # Nobody reads the log, or the disk is full: that must not end the gateway.
+                self._lose(batch, len(batch) - len(view))
+                self._failed(failure)
+                return
+        self._is_torn = False
+        self._succeeded()
+
+    def _lose(self, batch: bytes, written: int) -> None:
+        """Count what was not written of a batch, a line that was begun among it."""
+        self._lost += batch.count(b"\n", written)
+        if written:
+            self._is_torn = batch[written - 1] != ord("\n")
+        elif self._is_torn:
+            self._lost -= 1  # The line break before the batch is no line.
+
+    def _failed(self, failure: OSError) -> None:
+        return
+
+    def _succeeded(self) -> None:
+        return
+
+
+class FileSink(LogSink):
+    """A sink whose file can be opened anew, after something moved it away.
+
+    `on_failure` hears when the file begins to refuse lines, `on_recovery` when it takes them
+    again; both from the sink's own thread. Raises OSError if the file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        on_failure: Callable[[OSError], None],
+        on_recovery: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._on_failure = on_failure
+        self._on_recovery = on_recovery
+        self._must_reopen = False
+        self._is_failing = False
+        super().__init__(open_log_file(path))
+
+    def reopen(self) -> None:
+        """Before the next line is written; safe in a signal handler."""
+        self._must_reopen = True
+
+    def close(self) -> None:
+        super().close()
+        if not self._thread.is_alive():
+            os.close(self._descriptor)
+
+    def _write_out(self) -> None:
+        if self._must_reopen:
+            self._must_reopen = False
+            self._swap()
+        super()._write_out()
+
+    def _swap(self) -> None:
+        try:
+            fresh = open_log_file(self._path)
+        except OSError as failure:
+            self._on_failure(failure)  # The old file is better than none.
+            return
+        os.close(self._descriptor)
+        self._descriptor = fresh
+        self._is_torn = False
+
+    def _failed(self, failure: OSError) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            self._on_failure(failure)
+
+    def _succeeded(self) -> None:
+        if self._is_failing:
+            self._is_failing = False
+            self._on_recovery()

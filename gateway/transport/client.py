@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from gateway.errors import UpstreamFailed, UpstreamUnavailable
+from gateway.errors import UpstreamFailed, UpstreamUnreachable
 from gateway.exchange import UpstreamAnswer
 from gateway.transport.config import TransportConfig
 from gateway.transport.connection import StaleConnection, UpstreamConnection
@@ -117,7 +117,7 @@ class UpstreamClient:
     ) -> UpstreamAnswer:
         """POST a JSON body to one of our constant paths; returns when the head has arrived.
 
-        Raises UpstreamUnavailable when no connection can be made, UpstreamFailed and
+        Raises UpstreamUnreachable when no connection can be made, UpstreamFailed and
         UpstreamTimeout otherwise. A kept-alive connection that turns out closed before any
         byte of the answer is replaced once, unseen: vLLM closes idle ones after 5 s.
         """
@@ -166,12 +166,12 @@ class UpstreamClient:
                 )
         except TimeoutError:
             seconds = self._config.connect_timeout_seconds
-            raise UpstreamUnavailable(
+            raise UpstreamUnreachable(
                 f"The upstream took no connection within {seconds:g} s (CONNECT_TIMEOUT_SECONDS).",
                 retry_after_seconds=1.0,
             ) from None
         except OSError as cause:
-            raise UpstreamUnavailable(
+            raise UpstreamUnreachable(
                 "No connection to the upstream can be made.", retry_after_seconds=1.0
             ) from cause
         if not connection.is_closed:

@@ -17,6 +17,7 @@ from gateway.errors import (
     AnswerTooLarge,
     GatewayError,
     UpstreamFailed,
+    UpstreamHungUp,
     UpstreamTimeout,
     UpstreamTruncated,
 )
@@ -315,7 +316,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _lost_before_the_answer(self) -> GatewayError | StaleConnection:
         if self.exchanges > 1 and self._framing_bytes == 0:
             return StaleConnection()
-        return UpstreamFailed("The upstream closed the connection before it answered.")
+        return UpstreamHungUp("The upstream closed the connection before it answered.")
 
     def pause_writing(self) -> None:
         self._is_write_paused = True

@@ -9,7 +9,8 @@ import orjson
 from gateway.errors import (
     ErrorKind,
     GatewayError,
-    UpstreamFailed,
+    UpstreamErred,
+    UpstreamErredInStream,
     UpstreamMisconfigured,
     UpstreamRejected,
     UpstreamUnavailable,
@@ -90,11 +91,11 @@ def read_rejection(status: int, body: bytes, *, retry_after_seconds: float | Non
     if status in _PASSED_ON:
         return _passed_on(status, message, param)
     if status >= 500:
-        return UpstreamFailed(_INTERNAL)
+        return UpstreamErred(_INTERNAL)
     return UpstreamMisconfigured(f"The upstream answered with the unexpected status {status}.")
 
 
-def stream_failure(reported: object) -> UpstreamFailed | UpstreamRejected:
+def stream_failure(reported: object) -> UpstreamErredInStream | UpstreamRejected:
     """What an error event inside a stream means.
 
     vLLM judges some fields, a grammar that does not compile for one, only when it has sent the
@@ -104,7 +105,7 @@ def stream_failure(reported: object) -> UpstreamFailed | UpstreamRejected:
     message, code = fields.get("message"), fields.get("code")
     if type(code) is int and code in _PASSED_ON and isinstance(message, str):
         return _passed_on(code, message[:_MAX_MESSAGE], None)
-    return UpstreamFailed(_INTERNAL, code="upstream_error")
+    return UpstreamErredInStream(_INTERNAL)
 
 
 def _passed_on(status: int, message: str, param: str | None) -> UpstreamRejected:

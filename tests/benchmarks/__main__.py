@@ -11,7 +11,7 @@ from typing import Final
 
 import uvloop
 
-from tests.benchmarks import measures, nginx, report
+from tests.benchmarks import measures, nginx, report, tracing
 from tests.benchmarks.clients import Tally
 from tests.benchmarks.measures import Bench, Numbers
 from tests.benchmarks.processes import Cores, TargetFailed, pin
@@ -46,7 +46,8 @@ def main() -> int:
             _say(str(fault))
             return 1
     facts = report.facts(cores)
-    report.show(results, names=names, facts=facts)
+    if results.rounds:
+        report.show(results, names=names, facts=facts)
     if options.json is not None:
         options.json.write_bytes(results.as_json(facts))
     return 1 if results.faults else 0
@@ -56,7 +57,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measure (3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (3)")
-    parser.add_argument("--only", choices=list(MEASURES), nargs="+", default=list(MEASURES))
+    parser.add_argument(
+        "--only", choices=[*MEASURES, tracing.NAME], nargs="+", default=list(MEASURES)
+    )
     parser.add_argument("--targets", choices=TARGETS, nargs="+", default=list(TARGETS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     return parser.parse_args()
@@ -81,6 +84,10 @@ async def _run(
         for name in MEASURES:
             if name in options.only:
                 await _take_turns(name, bench, targets, options.rounds, results)
+        if tracing.NAME in options.only:
+            tracing.show(
+                await tracing.compare(bench, rounds=options.rounds, folder=folder, core=core)
+            )
     return results
 
 

@@ -51,13 +51,13 @@ class Bench:
 async def plain(bench: Bench, target: Target) -> Numbers:
     """Whole answers: requests/s and latency of kept-alive connections that never rest."""
     clients = await connect(target.port, CONNECTIONS, bench.new_client(plan=None))
-    async with _running(clients, stagger_seconds=0.0):
+    async with running(clients, stagger_seconds=0.0):
         window = await _window(bench, target)
     tally = window.tally
     return window.share() | {
         "requests_per_second": tally.answers / window.seconds,
-        "p50_ms": _percentile(tally.latencies_seconds, 0.50) * 1000,
-        "p99_ms": _percentile(tally.latencies_seconds, 0.99) * 1000,
+        "p50_ms": percentile(tally.latencies_seconds, 0.50) * 1000,
+        "p99_ms": percentile(tally.latencies_seconds, 0.99) * 1000,
         "cpu_us_per_request": window.cpu_us_per(tally.answers),
     }
 
@@ -65,7 +65,7 @@ async def plain(bench: Bench, target: Target) -> Numbers:
 async def burst(bench: Bench, target: Target) -> Numbers:
     """Streams as fast as the upstream can write them, one write per event."""
     clients = await connect(target.port, CONNECTIONS, bench.new_client(plan=BURST))
-    async with _running(clients, stagger_seconds=0.0):
+    async with running(clients, stagger_seconds=0.0):
         window = await _window(bench, target)
     tally = window.tally
     return window.share() | {
@@ -79,12 +79,12 @@ async def paced(bench: Bench, target: Target) -> Numbers:
     """Streams at the pace of a model: time to the first event, and the worst pause."""
     clients = await connect(target.port, PACED_STREAMS, bench.new_client(plan=PACED))
     stream_seconds = PACED.tokens * PACED.interval_seconds
-    async with _running(clients, stagger_seconds=stream_seconds):
+    async with running(clients, stagger_seconds=stream_seconds):
         window = await _window(bench, target)
     tally = window.tally
     return window.share() | {
-        "ttft_p50_ms": _percentile(tally.latencies_seconds, 0.50) * 1000,
-        "ttft_p99_ms": _percentile(tally.latencies_seconds, 0.99) * 1000,
+        "ttft_p50_ms": percentile(tally.latencies_seconds, 0.50) * 1000,
+        "ttft_p99_ms": percentile(tally.latencies_seconds, 0.99) * 1000,
         "worst_gap_ms": tally.worst_gap_seconds * 1000,
         "cpu_us_per_event": window.cpu_us_per(tally.events),
         "events_per_second": tally.events / window.seconds,
@@ -137,7 +137,7 @@ async def _window(bench: Bench, target: Target) -> Window:
 
 
 @asynccontextmanager
-async def _running(clients: list[Client], *, stagger_seconds: float) -> AsyncIterator[None]:
+async def running(clients: list[Client], *, stagger_seconds: float) -> AsyncIterator[None]:
     """Clients at work, begun evenly over `stagger_seconds`; at the end each finishes its answer."""
     loop = asyncio.get_running_loop()
     vigil = _Vigil(loop)
@@ -174,6 +174,6 @@ class _Vigil:
         self._next = self._loop.call_soon(self._watch)
 
 
-def _percentile(values: list[float], share: float) -> float:
+def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0

@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +62,17 @@ async def open_targets(
 
 @asynccontextmanager
 async def open_gateway(
-    upstream_port: int, home: Path, core: int | None, *, under: Sequence[str] = ()
+    upstream_port: int,
+    home: Path,
+    core: int | None,
+    *,
+    under: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Target]:
     """The gateway as a child, started by the interpreter with the options in `under`."""
     port = _free_port()
     env = _gateway_environment(port=port, upstream_port=upstream_port, folder=home)
+    env |= settings or {}
     command = [sys.executable, *under, "-m", "gateway", "serve"]
     with child(command, env=env, cwd=home, core=core) as process:
         await _answering(process, port, "/ready")

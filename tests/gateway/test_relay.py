@@ -59,15 +59,27 @@ class Passage:
         self.answer = answer
         self.client = RecordingClient()
         self.reader = FakeReader()
-        self.contents_heard = 0
+        self.contents_heard = self.reads_heard = 0
+        self.sent_before_end: int | None = None
 
     async def run(self) -> None:
         await relay(
-            self.answer, reader=self.reader, client=self.client, on_content=self._hear_content
+            self.answer,
+            reader=self.reader,
+            client=self.client,
+            on_content=self._hear_content,
+            on_events=self._hear_events,
+            on_end=self._hear_end,
         )
 
     def _hear_content(self) -> None:
         self.contents_heard += 1
+
+    def _hear_events(self) -> None:
+        self.reads_heard += 1
+
+    def _hear_end(self) -> None:
+        self.sent_before_end = len(self.client.sent)
 
 
 async def passed(*chunks: bytes, error: GatewayError | None = None) -> Passage:
@@ -100,6 +112,18 @@ async def test_the_first_content_is_told_once_and_not_before_it_comes() -> None:
     assert (await passed(b"data: role\n\n", DONE)).contents_heard == 0
     assert (await passed(b"data: role\n\n", TOKEN, TOKEN, TOKEN, DONE)).contents_heard == 1
     assert (await passed(TOKEN + DONE)).contents_heard == 1
+
+
+async def test_reads_with_events_are_told_from_the_first_content_on() -> None:
+    assert (await passed(b"data: role\n\n", TOKEN, TOKEN + TOKEN, DONE)).reads_heard == 3
+    assert (await passed(TOKEN, b"data: tok", b"en\n\n", DONE)).reads_heard == 3
+    assert (await passed(b"data: role\n\n", DONE)).reads_heard == 0
+
+
+async def test_the_end_is_told_before_the_client_has_the_last_of_it() -> None:
+    assert (await passed(TOKEN, DONE)).sent_before_end == 1
+    broken = await failing(UpstreamTruncated, [TOKEN, b"data: hal"])
+    assert broken.sent_before_end is None
 
 
 async def test_after_the_terminator_the_answer_is_seen_out_by_the_connection() -> None:

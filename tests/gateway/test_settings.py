@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import structlog
 
 from gateway.exchange import RateLimit
 from gateway.settings import TABLE, ConfigurationError, Settings
@@ -62,6 +63,7 @@ BAD = {
     "MAX_CONCURRENT_PER_KEY": ("0", "none"),
     "TRUSTED_PROXIES": ("10.0.0.0/33", "proxy.example"),
     "METRICS_ALLOW": ("everyone",),
+    "TRUST_INCOMING_TRACES": ("friends", "all,10.0.0.0/8"),
     "CIRCUIT_FAILURE_THRESHOLD": ("0", "1.5"),
     "CIRCUIT_FAILURE_RATIO": ("0", "1.1", "half"),
     "MAX_BODY_BYTES": ("0", "32MiB"),
@@ -258,4 +260,23 @@ def test_names_are_unique_and_every_setting_says_what_it_does() -> None:
     ],
 )
 def test_traces_are_off_unless_an_endpoint_is_named(otel: dict[str, str]) -> None:
-    assert isinstance(open_tracing(otel), NoTracing)
+    opened = open_tracing(otel, trusts=lambda address: False, log=structlog.get_logger())
+
+    assert isinstance(opened, NoTracing)
+
+
+def test_all_callers_traces_can_be_trusted_and_none_are_by_default() -> None:
+    def trusted(raw: str) -> set[str]:
+        settings = Settings.from_env({"TRUST_INCOMING_TRACES": raw})
+        return {str(network) for network in settings.trusted_traces}
+
+    assert trusted("") == set()
+    assert trusted("10.1.2.3") == {"10.1.2.3/32"}
+    assert trusted("ALL") == {"0.0.0.0/0", "::/0"}
+
+
+def test_a_log_file_is_relative_to_the_project_as_the_database_is() -> None:
+    settings = Settings.from_env({"LOG_FILE": "logs/gateway.log"}, base=Path("/srv/gateway"))
+
+    assert settings.log_file == Path("/srv/gateway/logs/gateway.log")
+    assert Settings.from_env({}).log_file is None

@@ -14,3 +14,13 @@ def openmetrics_families(text: str) -> list[Metric]:
     """The families of OpenMetrics, by its stricter parser."""
     families = openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # theirs
     return list(families)
+
+
+def series_of(text: str, name: str) -> dict[tuple[str, ...], float]:
+    """The samples of one name in the text format, by the values of their labels."""
+    return {
+        tuple(sample.labels.values()): sample.value
+        for family in text_families(text)
+        for sample in family.samples
+        if sample.name == name
+    }

@@ -32,13 +32,15 @@ async def test_check_lists_every_fault_and_fails(simulator: Simulator, tmp_path:
             MODEL_NAME="none",
             GATEWAY_API_KEYS="",
             GATEWAY_PROT="1",
+            LOG_FILE=str(tmp_path),
         ),
     )
 
     assert ended.code == 1
+    assert f"LOG_FILE={tmp_path}: cannot be written (Is a directory)" in ended.err
     for word in ("VLLM_URL", "MODEL_NAME=none", "sim-model", "GATEWAY_API_KEYS", "GATEWAY_PORT?"):
         assert word in ended.err
-    assert "3 fault" in ended.err
+    assert "4 fault" in ended.err
 
 
 async def test_check_names_a_setting_that_cannot_be_read(tmp_path: Path) -> None:

@@ -129,3 +129,23 @@ def test_the_message_tells_when_a_key_expired() -> None:
     expired_at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     with pytest.raises(AuthenticationFailed, match="2026-01-02T03:04:05Z"):
         ring_of(FakeClock(), expires_at=expired_at).authenticate(SECRET)
+
+
+def test_the_principals_are_those_who_can_still_come_in_once_each() -> None:
+    clock = FakeClock()
+    later, earlier = clock.now() + timedelta(hours=1), clock.now()
+    gone, other = Principal("gone", "Gone"), Principal("other", "Other")
+    ring = KeyRing(
+        [
+            KeyEntry(digest_of("new"), TEAM),
+            KeyEntry(digest_of("old, in its grace"), TEAM, revoked_at=later),
+            KeyEntry(digest_of("revoked"), gone, revoked_at=earlier),
+            KeyEntry(digest_of("expired"), gone, expires_at=earlier),
+            KeyEntry(digest_of("expires"), other, expires_at=later),
+        ],
+        clock=clock,
+    )
+
+    assert list(ring.principals()) == [TEAM, other]
+    clock.advance(3600)
+    assert list(ring.principals()) == [TEAM]

@@ -1,0 +1,1 @@
+"""The files of the dashboard as the browser gets them; edge/page.py serves them."""
