@@ -28,7 +28,13 @@ def main() -> int:
     options = _command_line().parse_args()
     if options.env_file is not None and not options.env_file.is_file():
         return _refuse([f"--env-file {options.env_file}: there is no such file"])
-    for name, value in dotenv_values(options.env_file or ENV_FILE).items():
+    env_file = options.env_file or ENV_FILE
+    try:
+        listed = dotenv_values(env_file)
+    except OSError as cause:
+        cure = "let this user read it, or start elsewhere"
+        return _refuse([f"{env_file}: cannot be read ({cause.strerror}); {cure}"])
+    for name, value in listed.items():
         if value is not None:
             os.environ.setdefault(name, value)
     said = {"GPU_EXPORTER_HOST": options.host, "GPU_EXPORTER_PORT": options.port}

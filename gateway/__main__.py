@@ -75,7 +75,12 @@ class CommandLine:
         if folder.name == ENV_FILE.parent.name:
             # Relative paths in config/.env are the project's, wherever the command is run.
             self._base = folder.parent
-        for name, value in dotenv_values(path).items():
+        try:
+            listed = dotenv_values(path)
+        except OSError as cause:
+            cure = "let this user read it, or start elsewhere"
+            _fail([f"{path}: cannot be read ({cause.strerror}); {cure}"])
+        for name, value in listed.items():
             if value is not None:
                 os.environ.setdefault(name, value)
 

@@ -108,12 +108,13 @@ def stop(names: list[str]) -> None:
 
     The gateway goes before vLLM: what it still answers needs the vLLM behind it.
     """
-    mine = [record for record in records() if not names or record.name in names]
     watchdog = living().get(WATCHDOG)
     if watchdog and not names:
         leave(watchdog)
     elif watchdog:
         print(f"the watchdog (pid {watchdog.pid}) will start again what it keeps")
+    # Only now: until it left, the watchdog may have started something anew.
+    mine = [record for record in records() if not names or record.name in names]
     gateways = [record for record in mine if record.name == "gateway"]
     if any(record.is_alive for record in gateways):
         print("the gateway ends first; running answers may take DRAIN_SECONDS", flush=True)

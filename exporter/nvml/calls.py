@@ -120,7 +120,10 @@ class Calls:
             return function(*args)
         except pynvml.NVMLError as error:
             self.failed(call, error.value)
-            return None
+        except UnicodeDecodeError:
+            # pynvml decodes names strictly, and the driver cuts them at a byte, not at a letter.
+            self._faults[call] = Fault(call, "no_text", self._uuid, is_absence=True)
+        return None
 
     def samples(
         self,

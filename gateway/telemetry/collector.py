@@ -2,11 +2,15 @@
 
 import gzip
 import http.client
+import re
 import socket
 import ssl
-from collections.abc import Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -35,6 +39,8 @@ TRANSIENT_CODES = frozenset(
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 DEFAULT_SECONDS = 10.0
 ANSWER_BYTES_MAX = 64 * 1024
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 
 
 class Undelivered(Exception):
@@ -163,7 +169,7 @@ class HttpCollector:
 
     def __init__(self, config: CollectorConfig) -> None:
         self._config = config
-        self._is_closed = False
+        self._is_closed = self._is_late = False
         timeout = config.timeout_seconds
         if config.is_encrypted:
             context = ssl.create_default_context(cafile=config.certificate)
@@ -183,14 +189,15 @@ class HttpCollector:
         if self._config.is_compressed:
             body = gzip.compress(body, compresslevel=1)
         was_kept = self._connection.sock is not None
+        self._is_late = False
         try:
-            return self._post(body)
-        except TimeoutError:
-            self._connection.close()
-            seconds = self._config.timeout_seconds
-            raise Undelivered(f"no answer within {seconds:g} s") from None
+            with self._patience():
+                return self._post(body)
         except (http.client.HTTPException, OSError) as error:
             self._connection.close()
+            if self._is_late or isinstance(error, TimeoutError):
+                seconds = self._config.timeout_seconds
+                raise Undelivered(f"no answer within {seconds:g} s") from None
             if was_kept and not self._is_closed:
                 # Collectors close what is idle; that is no trouble.
                 return self.send(request)
@@ -198,10 +205,30 @@ class HttpCollector:
 
     def close(self) -> None:
         self._is_closed = True
+        self._hang_up()
+        self._connection.close()
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """For the export as a whole: the socket's own is for each read, and a collector that says
+        a byte now and then would never end it."""
+        timer = threading.Timer(self._config.timeout_seconds, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._is_late = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Wake a thread that waits for the collector."""
         if (open_socket := self._connection.sock) is not None:
             with suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)  # Wakes a thread that waits for it.
-        self._connection.close()
+                open_socket.shutdown(socket.SHUT_RDWR)
 
     def _post(self, body: bytes) -> int:
         self._connection.request("POST", self._config.path, body, self._headers)
@@ -224,9 +251,16 @@ class HttpCollector:
 
 
 def _headers(raw: str) -> tuple[tuple[str, str], ...]:
-    """`name=value` pairs, comma-separated and percent-encoded, as W3C Baggage writes them."""
+    """`name=value` pairs, comma-separated and percent-encoded, as W3C Baggage writes them.
+
+    Raises ValueError, without the value: it may be a secret.
+    """
     pairs = (part.partition("=") for part in raw.split(",") if "=" in part)
-    return tuple((unquote(name.strip()), unquote(value.strip())) for name, _, value in pairs)
+    headers = tuple((unquote(name).strip(), unquote(value).strip()) for name, _, value in pairs)
+    for name, value in headers:
+        if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the header {name!a} is none that HTTP can carry")
+    return headers
 
 
 def _seconds(raw: str, warn: Warn) -> float:
@@ -242,4 +276,13 @@ def _seconds(raw: str, warn: Warn) -> float:
 
 
 def _retry_after(raw: str | None) -> float:
-    return float(raw) if raw is not None and raw.isdecimal() else 0.0
+    """Seconds, or until a date (RFC 9110, 10.2.3)."""
+    if raw is None or raw.isdecimal():
+        return float(raw or 0)
+    try:
+        moment = parsedate_to_datetime(raw)
+    except ValueError:
+        return 0.0
+    if moment.tzinfo is None:
+        return 0.0
+    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)

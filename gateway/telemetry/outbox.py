@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 import gateway
 from gateway.telemetry.collector import Collector, Undelivered
@@ -113,21 +114,34 @@ class Outbox:
 
     def _send_all(self) -> None:
         while self._queue:
-            self._send(*self._next_batch())
+            request, size = self._next_batch()
+            if size:
+                self._send(request, size)
 
     def _next_batch(self) -> tuple[ExportTraceServiceRequest, int]:
         """What to send, and how many spans that is."""
         request = ExportTraceServiceRequest()
         all_of_ours = request.resource_spans.add(resource=self._resource)
-        spans = all_of_ours.scope_spans.add(scope=self._scope).spans
+        ours = all_of_ours.scope_spans.add(scope=self._scope)
         taken = 0
-        while self._queue and len(spans) < self._config.batch_spans:
-            self._queue.popleft().add_to(spans)
+        while self._queue and len(ours.spans) < self._config.batch_spans:
+            self._add(self._queue.popleft(), ours)
             taken += 1
             if taken % TRACES_AT_ONCE == 0:
                 # Let the event loop have its turn: it must not wait for a whole batch.
                 time.sleep(0)
-        return request, len(spans)
+        return request, len(ours.spans)
+
+    def _add(self, trace: FinishedTrace, ours: ScopeSpans) -> None:
+        """The spans of one trace; one that OTLP has no words for is lost, and no other with it."""
+        before = len(ours.spans)
+        try:
+            trace.add_to(ours.spans)
+        except Exception as error:  # A fault of ours must not end the sending.
+            del ours.spans[before:]
+            self._spans_lost += trace.size
+            self._spans_out += trace.size
+            self._log.error("a trace cannot be encoded", exc_info=error)
 
     def _send(self, request: ExportTraceServiceRequest, size: int) -> None:
         lost = size
@@ -135,6 +149,8 @@ class Outbox:
             lost = self._deliver(request)
         except Undelivered as failure:
             self._say(failure)
+        except Exception as error:  # As above.
+            self._log.error("spans cannot be sent", exc_info=error)
         finally:
             self._spans_lost += lost
             self._spans_out += size

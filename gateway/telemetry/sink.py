@@ -3,13 +3,14 @@ slow disk never stalls a stream."""
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 LINES_MAX = 100_000
 BATCH_SECONDS = 0.02
 CLOSE_SECONDS = 2.0
+NOTHING = b""  # Wakes the thread, and is no line.
 # Appending keeps whole lines whole; not blocking matters where the path is no plain file.
 FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
 FILE_MODE = 0o640
@@ -31,8 +32,8 @@ class LogSink:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._lines: deque[bytes] = deque()
-        self._has_lines = threading.Event()
+        # `put` may interrupt itself, as a signal handler that logs does; an Event would deadlock.
+        self._lines: SimpleQueue[bytes] = SimpleQueue()
         self._is_closing = False
         self._is_torn = False
         # Each number has one writer: whoever writes lines, or the thread.
@@ -45,34 +46,33 @@ class LogSink:
         return self._refused + self._lost
 
     def write(self, line: bytes) -> None:
-        """Take one line, its newline included. Never blocks, never raises."""
-        if len(self._lines) >= LINES_MAX:
+        """Take one line, its newline included. Never blocks, never raises, and may be called by a
+        signal handler in the midst of itself."""
+        if self._lines.qsize() >= LINES_MAX:
             self._refused += 1
             return
-        self._lines.append(line)
-        if not self._has_lines.is_set():
-            self._has_lines.set()
+        self._lines.put(line)
 
     def close(self) -> None:
         """Write what is left, for at most two seconds: a reader that stands still must not keep
         the process from ending."""
         self._is_closing = True
-        self._has_lines.set()
+        self._lines.put(NOTHING)
         self._thread.join(timeout=CLOSE_SECONDS)
 
     def _run(self) -> None:
         pause = threading.Event()
         while not self._is_closing:
-            self._has_lines.wait()
+            first = self._lines.get()
             if not self._is_closing:
                 pause.wait(BATCH_SECONDS)
-            self._has_lines.clear()
-            self._write_out()
-        self._write_out()
+            self._write_out(first)
+        self._write_out(NOTHING)
 
-    def _write_out(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
-        if not lines:
+    def _write_out(self, first: bytes) -> None:
+        """`first` and all that has come since."""
+        lines = [first, *(self._lines.get_nowait() for _ in range(self._lines.qsize()))]
+        if not any(lines):
             return
         # After half a line the next one begins on a line of its own.
         batch = b"".join([b"\n" if self._is_torn else b"", *lines])
@@ -135,11 +135,11 @@ class FileSink(LogSink):
         if not self._thread.is_alive():
             os.close(self._descriptor)
 
-    def _write_out(self) -> None:
+    def _write_out(self, first: bytes) -> None:
         if self._must_reopen:
             self._must_reopen = False
             self._swap()
-        super()._write_out()
+        super()._write_out(first)
 
     def _swap(self) -> None:
         try:

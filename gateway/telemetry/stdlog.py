@@ -69,7 +69,7 @@ class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, LookupError):
             message = str(record.msg)  # Its arguments do not fit; what it says is worth having.
         if record.name in ONE_LINE_LOGGERS:
             message = message.partition("\n")[0]

@@ -2,7 +2,8 @@
 
 import json
 import time
-import urllib.request
+
+from scripts.supervision.probe import fetch
 
 ASK_SECONDS = 3.0
 
@@ -17,14 +18,14 @@ class AlertLog:
     def changes(self) -> list[str]:
         """Lines for what has begun and what is over; none while Prometheus does not answer."""
         try:
-            with urllib.request.urlopen(self._address, timeout=ASK_SECONDS) as answer:
-                alerts = json.load(answer)["data"]["alerts"]
+            answer = json.loads(fetch(self._address, timeout_seconds=ASK_SECONDS))
+            alerts = answer["data"]["alerts"]
         except (OSError, ValueError):
             return []
         now = {
-            json.dumps(alert["labels"], sort_keys=True): alert["annotations"]["summary"]
+            json.dumps(alert["labels"], sort_keys=True): alert["annotations"].get("summary", "")
             for alert in alerts
-            if alert["state"] == "firing" and alert["labels"]["severity"] != "none"
+            if alert["state"] == "firing" and alert["labels"].get("severity") != "none"
         }
         before, self._firing = self._firing, now
         began = [_line(key, now[key], is_over=False) for key in now if key not in before]
@@ -33,5 +34,7 @@ class AlertLog:
 
 def _line(key: str, summary: str, *, is_over: bool) -> str:
     labels = json.loads(key)
-    state = "over" if is_over else labels["severity"]
-    return f"{time.strftime('%H:%M:%S')}  {state:<9} {labels['alertname']}: {summary}"
+    # An operator's own rule may have no severity and no summary.
+    state = "over" if is_over else labels.get("severity", "fires")
+    told = f"{labels['alertname']}: {summary}" if summary else labels["alertname"]
+    return f"{time.strftime('%H:%M:%S')}  {state:<9} {told}"

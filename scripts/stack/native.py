@@ -24,6 +24,9 @@ ALERTMANAGER_PORT = 9093
 STOP_SECONDS = 10
 FETCH_SECONDS = 300
 LOOK_SECONDS = 5
+EXIT_INTERRUPTED = 130
+# At a closed terminal's SIGHUP both programs would only read their configuration again.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PAGES = Path("/usr/share/prometheus/web")
 FETCH = "python3 scripts/monitoring.py fetch"
 
@@ -35,6 +38,9 @@ def run() -> None:
     if is_taken(port):
         sys.exit(f"Port {port} is taken by {holder(port)}: stop it, or set PROMETHEUS_PORT.")
 
+    for number in ENDING:
+        # Not the default, which would leave behind what has been started by then.
+        signal.signal(number, lambda *_: sys.exit(EXIT_INTERRUPTED))
     with alertmanager_running() as parts:
         write_targets(HOME / "targets", parts={"prometheus": f"127.0.0.1:{port}", **parts})
         STORAGE.mkdir(parents=True, exist_ok=True)
@@ -52,7 +58,7 @@ def run() -> None:
         print("Ctrl-C or `make stop` ends it; what it stored stays in data/prometheus.", flush=True)
         recorded = (sys.executable, processes.__file__, "run", "prometheus", "--", *command)
         child = subprocess.Popen(recorded)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ENDING:
             signal.signal(number, lambda *_: child.terminate())
         status = _told_of_alerts(child, AlertLog(url))
     sys.exit(max(status, 0))

@@ -26,7 +26,8 @@ def holder(port: int) -> str:
         # A process may end, or be somebody else's, while we look.
         with contextlib.suppress(OSError):
             if any(str(link.readlink()) in sockets for link in (process / "fd").iterdir()):
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+                name = (process / "comm").read_text(errors="replace").strip()
+                return f"{name} (pid {process.name})"
     return "a program that cannot be seen from here (another user's, or a container)"
 
 

@@ -34,7 +34,7 @@ def end(
             record.identity.send(signal.SIGKILL)
             _until_gone(record, say)
     end_leftovers(record, kin, say)
-    record.path.unlink(missing_ok=True)
+    record.remove()
 
 
 def end_leftovers(record: Record, kin: Collection[Identity], say: Callable[[str], None]) -> None:
@@ -42,8 +42,7 @@ def end_leftovers(record: Record, kin: Collection[Identity], say: Callable[[str]
 
     `kin` is its family as it was seen alive; those still in its session are found here.
     """
-    in_session = family(record.pid) if record.supervised and record.is_of_this_boot else ()
-    left = {process for process in (*kin, *in_session) if process.is_alive}
+    left = {process for process in (*kin, *_in_session_of(record)) if process.is_alive}
     for process in left:
         process.send(signal.SIGTERM)
     _wait(lambda: not any(process.is_alive for process in left), LEFTOVER_SECONDS)
@@ -54,6 +53,13 @@ def end_leftovers(record: Record, kin: Collection[Identity], say: Callable[[str]
     for process in stubborn:
         process.send(signal.SIGKILL)
     _wait(lambda: not any(process.is_alive for process in stubborn), KILL_SECONDS)
+
+
+def _in_session_of(record: Record) -> Collection[Identity]:
+    """Whom a supervised process left in its session; never the family of who has its pid now."""
+    if not record.supervised or not record.is_of_this_boot or record.is_pid_of_another:
+        return ()
+    return family(record.pid)
 
 
 def _ask(record: Record) -> None:

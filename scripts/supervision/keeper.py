@@ -125,7 +125,7 @@ class Keeper:
         self._kin = set()
         ending = await self._until_over(process)
         await asyncio.to_thread(end_leftovers, process.record, self._kin, self._say)
-        process.record.path.unlink(missing_ok=True)
+        process.record.remove()
         self._process = None
         self.is_ready = False
         return ending

@@ -66,11 +66,16 @@ def booted_at() -> float:
 def catches(pid: int, number: signal.Signals) -> bool:
     """True if the process has a handler for this signal, which would end it otherwise."""
     try:
-        lines = (PROC / str(pid) / "status").read_text().splitlines()
+        lines = (PROC / str(pid) / "status").read_text(errors="replace").splitlines()
     except OSError:
         return False
     caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
     return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def is_running(pid: int) -> bool:
+    """True if any process has this pid now, whoever it is; a zombie no longer runs."""
+    return bool(start_time(pid))
 
 
 def leads_session(pid: int) -> bool:
@@ -99,9 +104,9 @@ def _entries() -> Iterator[_Entry]:
 
 
 def _entry(pid: int) -> _Entry | None:
-    """From /proc/PID/stat; the name in it may hold blanks and brackets, so read from its end."""
+    """From /proc/PID/stat; the name in it may hold any byte, brackets too: read from its end."""
     try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].decode().split()
     except OSError:
         return None
     identity = Identity(pid, fields[19])

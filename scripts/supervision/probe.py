@@ -25,7 +25,7 @@ def look(url: str, *, timeout_seconds: float = PROBE_SECONDS) -> Health:
         fetch(url, timeout_seconds=timeout_seconds)
     except urllib.error.HTTPError as answer:
         with answer:
-            return Health(False, f"not ready ({answer.code}): {_reasons(answer.read())}")
+            return Health(False, f"not ready ({answer.code}): {_reasons(answer)}")
     except (OSError, ValueError):
         return Health(False, "does not answer")
     return Health(True, "")
@@ -59,8 +59,9 @@ def _pairs(labels: str) -> list[tuple[str, str]]:
     return [(name, value.strip('"')) for name, _, value in pairs]
 
 
-def _reasons(body: bytes) -> str:
+def _reasons(answer: urllib.error.HTTPError) -> str:
+    """What its body says; a server that ends in the midst of it gives none."""
     try:
-        return "; ".join(json.loads(body)["reasons"])
-    except (ValueError, KeyError, TypeError):
+        return "; ".join(json.loads(answer.read())["reasons"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return "no reason given"

@@ -8,7 +8,7 @@ import sys
 
 from scripts.supervision.kernel import catches, start_time
 from scripts.supervision.programs import SCRIPTS, Program
-from scripts.supervision.record import Record
+from scripts.supervision.record import Record, living
 
 # It records its own pid and then becomes the program: were the watchdog killed in between,
 # the next one would still find it.
@@ -71,6 +71,9 @@ def start(program: Program) -> RunningProcess:
             start_new_session=True,
         )
     record = Record(program.name, child.pid, start_time(child.pid), program.port, supervised=True)
+    if program.name not in living():
+        # It does so itself in a moment; a `make stop` in that moment must find it too.
+        record.write()
     return RunningProcess(record, child)
 
 

@@ -6,7 +6,13 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from scripts.supervision.kernel import Identity, booted_at, leads_session, uptime_seconds
+from scripts.supervision.kernel import (
+    Identity,
+    booted_at,
+    is_running,
+    leads_session,
+    uptime_seconds,
+)
 
 RUN_DIRECTORY = Path(".run")
 # What the watchdog thinks of each program; no *.json, which would make it a record.
@@ -55,9 +61,20 @@ class Record:
         except OSError:
             return False
 
+    @property
+    def is_pid_of_another(self) -> bool:
+        """Whether the kernel has given the pid away. It does so only once nobody is left in the
+        session that the first owner led."""
+        return is_running(self.pid) and not self.is_alive
+
     def write(self) -> None:
         """Whole or not at all: a reader never sees half a record."""
         write_whole(self.path, json.dumps(asdict(self)))
+
+    def remove(self) -> None:
+        """Unless the file is a later process's of this name by now."""
+        if self in records():
+            self.path.unlink(missing_ok=True)
 
 
 class Phase(StrEnum):

@@ -179,7 +179,9 @@ int nvmlDeviceGetComputeRunningProcesses_v3(Device *d, unsigned *count, Process 
     return OK;
 }
 int nvmlSystemGetProcessName(unsigned pid, char *text, unsigned size) {
-    snprintf(text, size, "/usr/bin/python3 --api-key secret"); return OK;
+    /* odd_name: cut in the midst of a letter, as the driver does it */
+    snprintf(text, size, option("odd_name", 0) ? "/usr/bin/caf\xc3" : "/usr/bin/python3 --api-key secret");
+    return OK;
 }
 
 int nvmlDeviceGetMigMode(Device *d, unsigned *now, unsigned *pending) {

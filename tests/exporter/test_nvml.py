@@ -188,6 +188,16 @@ async def test_processes_are_named_on_request_and_without_their_arguments(
     assert "secret" not in scrape.text
 
 
+async def test_a_process_whose_name_is_no_text_costs_no_other_number(
+    driver: StubDriver, tmp_path: Path
+) -> None:
+    driver.set(odd_name=1)
+    scrape = await scraped(driver, tmp_path, GPU_EXPORTER_PROCESSES="on")
+
+    assert scrape.values("gpu_process_memory_bytes", gpu="0", pid="4242", name="") == [5e9]
+    assert scrape.value("gpu_up", gpu="0") == 1
+
+
 async def test_the_memory_of_each_mig_instance_is_told_once(
     driver: StubDriver, tmp_path: Path
 ) -> None:

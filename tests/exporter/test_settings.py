@@ -92,3 +92,13 @@ def test_the_command_line_tells_all_faults_and_exits_with_78(tmp_path: Path) -> 
         "  GPU_EXPORTER_PORT=http: must be a whole number",
         "  GPU_EXPORTER_INTERVAL_SECONDS=never: must be a number of seconds",
     ]
+
+
+def test_a_settings_file_that_cannot_be_read_is_a_fault() -> None:
+    # A file of which even root cannot read the first byte.
+    command = [sys.executable, "-m", "exporter", "--env-file", "/proc/self/mem"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+
+    assert done.returncode == 78
+    assert "/proc/self/mem: cannot be read (Input/output error)" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -158,10 +158,12 @@ class GrpcCollector(Collector, TraceServiceServicer):
 
 
 class HttpCollector(Collector):
-    """OTLP/HTTP with protobuf, gzipped or not. Closes a connection idle for `idle_seconds`."""
+    """OTLP/HTTP with protobuf, gzipped or not. Closes a connection idle for `idle_seconds`, and
+    says `retry_after` where it is not empty."""
 
     protocol = "http/protobuf"
     idle_seconds: float | None = None
+    retry_after = ""
 
     def __enter__(self) -> Self:
         collector = self
@@ -185,6 +187,8 @@ class HttpCollector(Collector):
                 self.send_response(status)
                 self.send_header("content-type", "application/x-protobuf")
                 self.send_header("content-length", str(len(body)))
+                if collector.retry_after:
+                    self.send_header("retry-after", collector.retry_after)
                 self.end_headers()
                 self.wfile.write(body)
 

@@ -75,6 +75,19 @@ async def test_forgetting_and_leaving_end_the_session(
         assert await page.rows("days") == []
 
 
+async def test_leaving_forgets_a_key_that_was_only_typed(
+    browser: Browser, service: UsedService
+) -> None:
+    async with dashboard(browser, service.gateway.url) as page:
+        await page.page.goto(f"{service.gateway.url}/dashboard")
+        typed = page.page.get_by_label("API key")
+        await typed.fill(service.secrets["used"])
+        # What the browser does with a page that it keeps for its back button.
+        await page.page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide'))")
+
+        await expect(typed).to_have_value("")
+
+
 async def test_the_page_can_ask_nobody_else_and_run_nothing_foreign(
     browser: Browser, service: UsedService
 ) -> None:

@@ -84,6 +84,17 @@ async def test_the_environment_wins_over_the_settings_file(tmp_path: Path) -> No
     assert "MAX_QUEUED" not in ended.err
 
 
+async def test_a_settings_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    # A file of which even root cannot read the first byte.
+    ended = await run_gateway(
+        "--env-file", "/proc/self/mem", "check", settings=settings_in(tmp_path)
+    )
+
+    assert ended.code == 78
+    assert "/proc/self/mem: cannot be read (Input/output error)" in ended.err
+    assert "Traceback" not in ended.err
+
+
 async def test_a_settings_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     ended = await run_gateway(
         "--env-file", str(tmp_path / "none.env"), "check", settings=settings_in(tmp_path)

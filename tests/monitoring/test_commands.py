@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import sys
@@ -193,6 +194,27 @@ async def test_native_runs_the_same_rules_until_make_stop(home: Path) -> None:
     assert "Alertmanager" in said
 
 
+async def test_native_ends_with_the_terminal_and_leaves_nobody_behind(home: Path) -> None:
+    (home / "bin/prometheus").symlink_to(unpacked("prometheus", package="prometheus"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(SCRIPT), "native"),
+        cwd=home,
+        env={"PATH": str(home / "bin"), "PROMETHEUS_PORT": str(free_port())},
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout
+    async with asyncio.timeout(SECONDS):
+        while "Ctrl-C" not in (await process.stdout.readline()).decode():
+            pass
+        while "prometheus" not in await _processes(home, "status"):
+            await asyncio.sleep(0.05)
+        os.killpg(process.pid, signal.SIGHUP)
+        await process.wait()
+
+    assert await _processes(home, "status") == "Nothing runs that `make` started here.\n"
+
+
 async def test_native_tells_which_alerts_begin_and_which_are_over() -> None:
     firing: list[dict[str, object]] = []
 
@@ -203,7 +225,7 @@ async def test_native_tells_which_alerts_begin_and_which_are_over() -> None:
         await writer.drain()
         writer.close()
 
-    def fires(name: str, severity: str, state: str = "firing") -> None:
+    def fires(name: str, severity: str, *, state: str = "firing") -> None:
         labels = {"alertname": name, "severity": severity}
         firing.append({"labels": labels, "state": state, "annotations": {"summary": "so it is"}})
 
@@ -212,14 +234,18 @@ async def test_native_tells_which_alerts_begin_and_which_are_over() -> None:
         fires("Watchdog", "none")
         fires("GpuLost", "critical")
         fires("TargetDown", "critical", state="pending")
-        (began,) = await asyncio.to_thread(alerts.changes)
+        firing.append({"labels": {"alertname": "Own"}, "state": "firing", "annotations": {}})
+        began, own = await asyncio.to_thread(alerts.changes)
         nothing_new = await asyncio.to_thread(alerts.changes)
         firing.clear()
-        (over,) = await asyncio.to_thread(alerts.changes)
+        over, own_over = await asyncio.to_thread(alerts.changes)
 
     assert began.endswith("critical  GpuLost: so it is")
     assert nothing_new == []
     assert over.endswith("over      GpuLost: so it is")
+    # A rule of the operator's own, that says no more than its name.
+    assert own.endswith("fires     Own")
+    assert own_over.endswith("over      Own")
 
 
 async def _until_ready(client: httpx2.AsyncClient, native: asyncio.Task[tuple[int, str]]) -> None:

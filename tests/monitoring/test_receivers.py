@@ -89,6 +89,22 @@ async def test_a_dead_vllm_mutes_the_alerts_about_its_engine_only(tmp_path: Path
     assert silent == {"VllmStalled"}
 
 
+async def test_a_dead_gateway_mutes_what_follows_from_it_and_no_other_replica(
+    tmp_path: Path,
+) -> None:
+    config = (FOLDER / "alertmanager.yml").read_text()
+    async with running(config, tmp_path) as client:
+        silent = await muted(
+            client,
+            alert("TargetDown", "critical", job="gateway", instance="g1:8080"),
+            alert("GatewayErrorBudgetBurnFast", "critical", job="gateway"),
+            alert("UpstreamUnhealthy", job="gateway", instance="g1:8080", upstream="gpu1:8000"),
+            alert("QuotaFlushStale", job="gateway", instance="g2:8080"),
+            alert("GatewayEventLoopLag", job="gateway", instance="g2:8080"),
+        )
+    assert silent == {"GatewayErrorBudgetBurnFast", "UpstreamUnhealthy"}
+
+
 async def test_a_lost_gpu_mutes_heat_and_imbalance_of_its_machine(tmp_path: Path) -> None:
     here = {"job": "gpu-exporter", "instance": "gpu1:9101"}
     config = (FOLDER / "alertmanager.yml").read_text()

@@ -8,10 +8,23 @@ import sys
 import time
 from pathlib import Path
 
+from scripts.supervision.kernel import start_time
 from tests.harness.gateway import free_port
 from tests.scripts.watched import PROCESSES, ROOT, Watched
 
 SLEEP = (sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)")
+
+# A watchdog that is told to leave in the moment in which it starts a program anew.
+RESTARTING = f"""
+import signal, subprocess, sys
+def leave(*_):
+    command = ("python3", {str(PROCESSES)!r}, "run", "sim", "--", *{SLEEP!r})
+    subprocess.Popen(command, stdout=subprocess.PIPE).stdout.readline()
+    sys.exit()
+signal.signal(signal.SIGQUIT, leave)
+print("here", flush=True)
+signal.pause()
+"""
 
 
 async def command(folder: Path, *arguments: str, **settings: str) -> str:
@@ -117,6 +130,23 @@ async def test_stop_ends_the_watchdog_first_then_the_gateway_then_the_rest(tmp_p
     assert "starting it again" not in up.log
     assert after == "Nothing runs that `make` started here.\n"
     assert not list((tmp_path / ".run").glob("*.json"))
+
+
+async def test_stop_finds_what_the_watchdog_started_last(tmp_path: Path) -> None:
+    watchdog = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", RESTARTING), cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+    )
+    assert watchdog.stdout
+    await watchdog.stdout.readline()
+    (tmp_path / ".run").mkdir()
+    own = {"name": "watchdog", "pid": watchdog.pid, "started": start_time(watchdog.pid), "port": 0}
+    (tmp_path / ".run/watchdog.json").write_text(json.dumps(own))
+
+    said = await command(tmp_path, "stop")
+
+    assert "stopping sim" in said
+    assert await command(tmp_path, "status") == "Nothing runs that `make` started here.\n"
+    await watchdog.wait()
 
 
 async def test_stop_of_one_program_is_a_restart_under_the_watchdog(tmp_path: Path) -> None:

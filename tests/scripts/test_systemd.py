@@ -96,6 +96,12 @@ def test_programs_of_a_unit_are_where_the_checkout_has_them(name: str) -> None:
         assert "/.venv/bin/" in program or Path(program).is_file()
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_starts_where_make_keeps_its_settings(name: str) -> None:
+    # That config/.env has mode 600: a service of another user could not even start.
+    assert setting(UNITS / f"{name}.service", "WorkingDirectory") not in ("", "/opt/vllm-gateway")
+
+
 def test_settings_named_in_the_gateways_unit_exist() -> None:
     environment = setting(UNITS / "vllm-gateway.service", "Environment")
 

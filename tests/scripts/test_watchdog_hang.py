@@ -100,7 +100,9 @@ async def test_sample_is_read_from_vllms_metrics() -> None:
         request.cancel()
 
     assert sample.requests == 1
-    assert sample.work == state.prompt_tokens_total + state.generation_tokens_total > 0
+    # Tokens and the engine's steps: the one that took the prompt has made the first token too.
+    steps = 1
+    assert sample.work == state.prompt_tokens_total + state.generation_tokens_total + steps
     assert sample.cache_usage > 0
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from threading import Event, Timer
@@ -19,14 +19,18 @@ import pytest
 
 from scripts.supervision.duration import duration
 from scripts.supervision.ending import end, end_leftovers
+from scripts.supervision.engine import NoEngine
 from scripts.supervision.kernel import Identity, catches, family, start_time
-from scripts.supervision.probe import sum_of
-from scripts.supervision.process import RunningProcess
-from scripts.supervision.record import Record, standings, write_standings
+from scripts.supervision.probe import Health, look, sum_of
+from scripts.supervision.process import RunningProcess, start
+from scripts.supervision.programs import Program
+from scripts.supervision.record import Record, living, records, standings, write_standings
 from scripts.supervision.report import Report
 from scripts.supervision.restarts import RestartPolicy, Restarts
 
 POLICY = RestartPolicy(backoff_seconds=1, backoff_max_seconds=8, restarts_max=5, stable_seconds=60)
+# Beyond what any kernel gives away.
+NO_PID = 2**22 + 1
 STUBBORN = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -54,6 +58,10 @@ for group in (None, 0):
 print("here", flush=True)
 time.sleep(60)
 """
+
+
+def not_ready(reason: str) -> Health:
+    return Health(False, f"not ready (503): {reason}")
 
 
 def test_restarts_are_spaced_out_and_spread_and_come_to_an_end() -> None:
@@ -87,6 +95,29 @@ def test_metric_is_summed_over_the_series_that_have_the_labels() -> None:
     assert sum_of(text, "up", a="1") == 5
     assert sum_of(text, "up_too") == 7
     assert sum_of(text, "down") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "health"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", Health(True, "")),
+        (b'HTTP/1.1 503 No\r\n\r\n{"reasons":["draining"]}', not_ready("draining")),
+        (b"HTTP/1.1 503 No\r\ncontent-length: 99\r\n\r\n{", not_ready("no reason given")),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", Health(False, "does not answer")),
+        (b"SSH-2.0\r\n\r\n", Health(False, "does not answer")),
+    ],
+)
+async def test_any_answer_is_a_verdict_also_one_that_breaks_off(
+    answer: bytes, health: Health
+) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(say, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await asyncio.to_thread(look, f"http://127.0.0.1:{port}/ready") == health
 
 
 @pytest.mark.parametrize(
@@ -179,6 +210,61 @@ def test_what_a_crash_left_behind_is_found_in_its_session(
         end_leftovers(record, (), lambda _: None)
 
         assert not orphan.is_alive
+
+
+def test_family_of_who_has_the_pid_now_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with session(PARENT) as stranger:
+        stale = replace(stranger, started="12345")
+        stale.write()
+        end_leftovers(stale, (), lambda _: None)
+
+        assert all(member.is_alive for member in family(stranger.pid))
+        assert len(family(stranger.pid)) == 2
+
+
+def test_record_of_a_successor_outlives_the_end_of_its_predecessor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with session(SLOW) as successor:
+        predecessor = replace(successor, pid=NO_PID, started="12345")
+        end(predecessor, patience_seconds=1, say=lambda _: None, hurry=Event())
+
+        assert records() == [successor]
+
+
+async def test_program_is_on_record_from_its_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    process = start(
+        Program(
+            name="sim",
+            command=("sleep", "60"),
+            environment={"PATH": os.environ["PATH"]},
+            port=1,
+            output=tmp_path / "sim.log",
+            own_log=None,
+            alive_path="/",
+            ready_path="/",
+            stop_seconds=1,
+            engine=NoEngine(),
+        )
+    )
+
+    assert living() == {"sim": process.record}
+    process.record.identity.send(signal.SIGKILL)
+    await asyncio.wait_for(process.ended(), 5)
+
+
+def test_name_that_is_no_text_hides_nobody(tmp_path: Path) -> None:
+    odd = r"import ctypes; ctypes.CDLL(None).prctl(15, b'caf\xe9 )', 0, 0, 0)"
+    with session(f"{odd}\n{SLOW}", folder=tmp_path) as record:
+        assert Identity(record.pid, record.started) in family(os.getpid())
+        assert not catches(record.pid, signal.SIGUSR1)
 
 
 def test_second_order_of_the_operator_cuts_the_patience_short(

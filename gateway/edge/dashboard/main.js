@@ -142,8 +142,11 @@ function list(id, lines) {
 
 at("key-form").addEventListener("submit", begin);
 at("forget").addEventListener("click", () => forget());
-// A page that the browser keeps for its back button must not keep the key.
-addEventListener("pagehide", () => forget());
+// A page that the browser keeps for its back button must not keep the key, sent or only typed.
+addEventListener("pagehide", () => {
+  at("key").value = "";
+  forget();
+});
 setInterval(() => session?.tick(), 1000);
 forget();
 new Poller(lookAfterHealth).start();

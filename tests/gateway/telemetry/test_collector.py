@@ -1,7 +1,12 @@
 """The way to a collector: the standard variables, TLS, and failures told apart."""
 
+import socket
 import subprocess
+import threading
 import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -136,6 +141,46 @@ def test_a_failure_says_why_and_whether_it_passes(kind: type[harness.Collector])
     assert [span.name for span in there.spans[:3]] == ["span 0", "span 1", "span 2"]
 
 
+@pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("7", 7, 7),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("soon", 0, 0),
+    ],
+)
+def test_a_collector_says_when_to_come_again_in_seconds_or_by_a_date(
+    said: str, least: float, most: float
+) -> None:
+    with harness.HttpCollector() as there:
+        there.is_failing, there.retry_after = True, said
+        sender = opened(there)
+        with pytest.raises(Undelivered) as failure:
+            sender.send(request_of(1))
+        sender.close()
+
+    assert least <= failure.value.retry_after_seconds <= most
+
+
+@pytest.mark.parametrize(
+    "raw", ["a b=1", "authorization=Bearer%0Asecret", "x-name=%E2%82%ACsecret"]
+)
+def test_a_header_that_http_cannot_carry_is_a_fault_that_keeps_its_value(raw: str) -> None:
+    with pytest.raises(ValueError, match=r"the header .* is none") as fault:
+        config(**{f"{ALL}ENDPOINT": "http://c:1", f"{ALL}HEADERS": raw})
+
+    assert "secret" not in str(fault.value)
+
+
+def test_a_line_break_at_the_end_of_a_header_is_no_part_of_it() -> None:
+    headers = {f"{ALL}HEADERS": "authorization=Bearer%20x%0A"}
+
+    found = config(**{f"{ALL}ENDPOINT": "http://c:1"}, **headers)
+
+    assert found.headers == (("authorization", "Bearer x"),)
+
+
 def test_a_path_nobody_serves_is_a_failure_that_stays() -> None:
     with harness.HttpCollector() as there:
         url = f"http://127.0.0.1:{there.port}/elsewhere"
@@ -158,6 +203,34 @@ def test_a_connection_the_collector_closed_while_idle_is_replaced_unseen() -> No
         sender.close()
 
     assert len(there.exports) == 3
+
+
+def test_a_collector_that_answers_byte_by_byte_has_no_more_time_than_another() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=dripping, args=(listener,), daemon=True).start()
+        sender = open_collector(
+            {
+                f"{ALL}ENDPOINT": f"http://127.0.0.1:{listener.getsockname()[1]}",
+                f"{ALL}PROTOCOL": "http/protobuf",
+                f"{ALL}TIMEOUT": "0.5",
+            },
+            warn=never,
+        )
+        began = time.monotonic()
+        with pytest.raises(Undelivered, match=r"no answer within 0.5 s"):
+            sender.send(request_of(1))
+        sender.close()
+
+    assert time.monotonic() - began < 2
+
+
+def dripping(listener: socket.socket) -> None:
+    """A collector that says a byte of its answer's head every tenth of a second."""
+    connection, _ = listener.accept()
+    with connection, suppress(OSError):
+        for byte in b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\n":
+            connection.send(bytes([byte]))
+            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from gateway.telemetry.spans import FinishedTrace
 class ScriptedCollector:
     """Takes batches, after failing with what `failures` holds; waits while `gate` is shut."""
 
-    def __init__(self, *failures: Undelivered) -> None:
+    def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
         self.sizes: list[int] = []
         self.gate = threading.Event()
@@ -139,6 +139,36 @@ def test_what_may_not_be_sent_again_is_dropped_and_so_is_what_was_refused(
 
     assert collector.sizes == [2]
     assert outbox.dropped_spans == 3
+
+
+def test_a_trace_that_cannot_be_encoded_costs_no_other(
+    collector: ScriptedCollector, lines: Lines
+) -> None:
+    outbox = outbox_of(collector, lines, queue_spans=3, batch_spans=3)
+
+    outbox.put(trace())
+    outbox.put(trace()._replace(span_id=-1))
+    outbox.put(trace())
+    outbox.close()
+
+    assert (collector.sizes, outbox.dropped_spans) == ([2], 1)
+    assert lines.events[0] == "a trace cannot be encoded"
+
+
+def test_a_fault_of_ours_does_not_end_the_sending(
+    collector: ScriptedCollector, lines: Lines
+) -> None:
+    collector.failures = [ValueError("a header that nobody foresaw")]
+    collector.gate.clear()
+    outbox = outbox_of(collector, lines, batch_spans=1)
+
+    outbox.put(trace())
+    outbox.put(trace())
+    collector.gate.set()
+    outbox.close()
+
+    assert (collector.sizes, outbox.dropped_spans) == ([1], 1)
+    assert lines.events[0] == "spans cannot be sent"
 
 
 def test_no_password_of_an_address_is_said(collector: ScriptedCollector, lines: Lines) -> None:

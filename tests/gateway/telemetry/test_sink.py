@@ -1,9 +1,12 @@
 """LogSink: lines reach the descriptor whole and in order, and nobody waits for its reader."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -47,6 +50,41 @@ def test_a_line_arrives_without_an_end(pipe: tuple[int, int]) -> None:
 
     assert os.read(pipe[0], 100) == b"soon\n"
     sink.close()
+
+
+def test_a_signal_handler_may_log_at_any_moment_of_a_write(pipe: tuple[int, int]) -> None:
+    moments = 0
+    while interrupted_write(LogSink(pipe[1]), moments):
+        moments += 1
+
+    lines = drained(*pipe).splitlines()
+    assert moments > 1
+    assert sorted(lines) == [b"from the handler"] * moments + [b"interrupted"] * (moments + 1)
+
+
+def interrupted_write(sink: LogSink, moment: int) -> bool:
+    """Write a line, and another before the line of Python that the first runs as its `moment`-th,
+    as a signal handler does; False if the write has ended by then."""
+    left = moment
+
+    def trace(_frame: FrameType, _event: str, _argument: Any) -> Any:
+        nonlocal left
+        if left == 0:
+            sink.write(b"from the handler\n")
+        left -= 1
+        return trace
+
+    def write() -> None:
+        sys.settrace(trace)
+        sink.write(b"interrupted\n")
+        sys.settrace(None)
+
+    writing = threading.Thread(target=write, daemon=True)
+    writing.start()
+    writing.join(timeout=5)
+    assert not writing.is_alive(), "the write waits for itself"
+    sink.close()
+    return left < 0
 
 
 def test_lines_of_several_threads_are_not_mixed(pipe: tuple[int, int]) -> None:
