@@ -55,8 +55,10 @@ def _serve(settings: Settings, mode: Mode) -> int:
         listener = _listen(settings.host, settings.port)
     except OSError as cause:
         where = f"GPU_EXPORTER_HOST={settings.host} GPU_EXPORTER_PORT={settings.port}"
+        # Python adds the address in brackets, which stands there already.
+        reason = (cause.strerror or str(cause)).partition(" (")[0]
         cure = "stop what uses the port, or choose another"
-        return _refuse([f"{where}: cannot listen there ({cause.strerror}); {cure}"])
+        return _refuse([f"{where}: cannot listen there ({reason}); {cure}"])
     host, port = listener.getsockname()[:2]
     about = {"version": exporter.__version__, "host": host, "port": port, "pid": os.getpid()}
     log.info("GPU exporter is starting", simulated=mode.simulated_gpus, **about)

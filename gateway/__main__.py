@@ -29,6 +29,8 @@ EXIT_CODES = {Ending.NOT_STARTED: EXIT_CONFIGURATION, Ending.TROUBLED: 1}
 
 def main() -> None:
     """The console command `gateway`."""
+    # gRPC's core writes past every logger, "Got goaway" for one; what fails is an error to us.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     clock = SystemClock()
     line = CommandLine()
     cli = typer.Typer(

@@ -143,8 +143,10 @@ def listen(host: str, port: int, *, variable: str) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as cause:
+        # Python adds the address in brackets, which stands there already.
+        reason = (cause.strerror or str(cause)).partition(" (")[0]
         raise PortUnavailable(
-            f"GATEWAY_HOST={host} {variable}={port}: cannot listen there ({cause.strerror}). "
+            f"GATEWAY_HOST={host} {variable}={port}: cannot listen there ({reason}). "
             "Stop what uses the port, or choose another."
         ) from cause
 

@@ -67,7 +67,7 @@ async def demo() -> None:
         except httpx2.HTTPError as fault:
             raise DemoFailed(f"{fault!r}; the log says:\n{log.read_text()}") from fault
         if not stopped.is_set():
-            show_how_to_go_on(port, key)
+            show_how_to_go_on(port, vllm_port, key)
         await stopped.wait()
         console.print("\nStopping.")
 
@@ -179,7 +179,7 @@ async def show_usage(client: httpx2.AsyncClient) -> None:
     console.print_json((await client.get("/v1/usage")).text)
 
 
-def show_how_to_go_on(port: int, key: str) -> None:
+def show_how_to_go_on(port: int, vllm_port: int, key: str) -> None:
     url = f"http://127.0.0.1:{port}/v1"
     console.print("\n[bold]Go on with curl[/]")
     console.print(
@@ -199,7 +199,23 @@ def show_how_to_go_on(port: int, key: str) -> None:
         soft_wrap=True,
         markup=False,
     )
+    show_what_else(port, vllm_port, key)
     console.print("\nRunning until Ctrl-C.")
+
+
+def show_what_else(port: int, vllm_port: int, key: str) -> None:
+    """Load on it, a look at it, and trouble for it; with the ports that are not the usual ones."""
+    gateway = "" if port == 8080 else f"GATEWAY_PORT={port} "
+    vllm = "" if vllm_port == 8000 else f"VLLM_URL=http://127.0.0.1:{vllm_port} "
+    console.print("\n[bold]or in another terminal[/]")
+    console.print(
+        f"API_KEY={key} {gateway}CONCURRENCY=8 DURATION=30 make loadtest\n"
+        f"{gateway}{vllm}make monitoring-native\n"
+        f'curl -d \'{{"kind": "error500", "count": 5}}\' http://127.0.0.1:{vllm_port}/sim/faults\n'
+        f"http://127.0.0.1:{port}/dashboard in a browser, with the key above",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def is_free(port: int) -> bool:

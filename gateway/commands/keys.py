@@ -28,7 +28,7 @@ from gateway.commands.terms import (
 _Key = Annotated[str, typer.Argument(metavar="KEY", help="Id or name of the key.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No explanation on stderr.")]
-_LIMIT_HELP = "A number, 'unlimited', or 'default' for what the gateway is configured with."
+_LIMIT_HELP = "A number, 'off', or 'default' for what the gateway is configured with."
 
 
 def keys_app(

@@ -22,12 +22,17 @@ def name_of(word: str) -> str:
 
 
 def limit_of(word: str) -> int | Limit:
-    """A number from 0, `unlimited`, or `default` (whatever the gateway is configured with)."""
-    if word in (Limit.DEFAULT.value, Limit.UNLIMITED.value):
-        return Limit(word)
+    """A number from 0, `off`, or `default` (whatever the gateway is configured with).
+
+    `off` is the settings' word for no limit, `unlimited` that of what `--json` prints.
+    """
+    if word in ("off", Limit.UNLIMITED.value):
+        return Limit.UNLIMITED
+    if word == Limit.DEFAULT.value:
+        return Limit.DEFAULT
     digits = word.replace("_", "")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS):
-        raise typer.BadParameter(f"'{word}' is no whole number, 'unlimited' or 'default'")
+        raise typer.BadParameter(f"'{word}' is no whole number, 'off' or 'default'")
     return int(digits)
 
 

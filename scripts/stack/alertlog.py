@@ -13,7 +13,7 @@ class AlertLog:
 
     def __init__(self, url: str) -> None:
         self._address = f"{url}/api/v1/alerts"
-        self._firing: dict[str, str] = {}
+        self._firing: dict[str, dict[str, str]] = {}
 
     def changes(self) -> list[str]:
         """Lines for what has begun and what is over; none while Prometheus does not answer."""
@@ -23,7 +23,7 @@ class AlertLog:
         except (OSError, ValueError):
             return []
         now = {
-            json.dumps(alert["labels"], sort_keys=True): alert["annotations"].get("summary", "")
+            json.dumps(alert["labels"], sort_keys=True): alert["annotations"]
             for alert in alerts
             if alert["state"] == "firing" and alert["labels"].get("severity") != "none"
         }
@@ -32,9 +32,11 @@ class AlertLog:
         return began + [_line(key, before[key], is_over=True) for key in before if key not in now]
 
 
-def _line(key: str, summary: str, *, is_over: bool) -> str:
+def _line(key: str, annotations: dict[str, str], *, is_over: bool) -> str:
     labels = json.loads(key)
-    # An operator's own rule may have no severity and no summary.
+    # An operator's own rule may have no severity, no summary and no runbook.
     state = "over" if is_over else labels.get("severity", "fires")
+    summary, runbook = annotations.get("summary"), annotations.get("runbook")
     told = f"{labels['alertname']}: {summary}" if summary else labels["alertname"]
-    return f"{time.strftime('%H:%M:%S')}  {state:<9} {told}"
+    cure = f" ({runbook})" if runbook and not is_over else ""
+    return f"{time.strftime('%H:%M:%S')}  {state:<9} {told}{cure}"

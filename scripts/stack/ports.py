@@ -26,9 +26,14 @@ def holder(port: int) -> str:
         # A process may end, or be somebody else's, while we look.
         with contextlib.suppress(OSError):
             if any(str(link.readlink()) in sockets for link in (process / "fd").iterdir()):
-                name = (process / "comm").read_text(errors="replace").strip()
-                return f"{name} (pid {process.name})"
+                return f"{_name(process)} (pid {process.name})"
     return "a program that cannot be seen from here (another user's, or a container)"
+
+
+def _name(process: Path) -> str:
+    """Any byte may stand in a program's name, those that move the cursor included."""
+    name = (process / "comm").read_bytes().strip().decode(errors="replace")
+    return "".join(each if each.isprintable() else "?" for each in name)
 
 
 def _listening_inodes(port: int) -> Iterator[str]:

@@ -66,10 +66,10 @@ def booted_at() -> float:
 def catches(pid: int, number: signal.Signals) -> bool:
     """True if the process has a handler for this signal, which would end it otherwise."""
     try:
-        lines = (PROC / str(pid) / "status").read_text(errors="replace").splitlines()
+        lines = (PROC / str(pid) / "status").read_bytes().splitlines()
     except OSError:
         return False
-    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+    caught = next((line.split()[1] for line in lines if line.startswith(b"SigCgt:")), b"0")
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
@@ -104,10 +104,11 @@ def _entries() -> Iterator[_Entry]:
 
 
 def _entry(pid: int) -> _Entry | None:
-    """From /proc/PID/stat; the name in it may hold any byte, brackets too: read from its end."""
+    """From /proc/PID/stat; the name in it may hold any byte but NUL, so read from its end."""
     try:
-        fields = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].decode().split()
+        _, _, rest = (PROC / str(pid) / "stat").read_bytes().rpartition(b")")
     except OSError:
         return None
+    fields = rest.decode("ascii").split()
     identity = Identity(pid, fields[19])
     return _Entry(identity, int(fields[1]), int(fields[3]), fields[0] in "ZX")

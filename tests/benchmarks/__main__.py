@@ -11,7 +11,7 @@ from typing import Final
 
 import uvloop
 
-from tests.benchmarks import measures, nginx, report, tracing
+from tests.benchmarks import measures, nginx, report, telemetry, tracing
 from tests.benchmarks.clients import Tally
 from tests.benchmarks.measures import Bench, Numbers
 from tests.benchmarks.processes import Cores, TargetFailed, pin
@@ -26,6 +26,8 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "paced": measures.paced,
     "memory": measures.memory,
 }
+# What the gateway costs against itself with something off; not part of a usual run.
+COMPARISONS: Final = (tracing.NAME, telemetry.NAME)
 _OPEN_FILES: Final = 16_384
 
 
@@ -48,6 +50,7 @@ def main() -> int:
     facts = report.facts(cores)
     if results.rounds:
         report.show(results, names=names, facts=facts)
+    report.show_faults(results)
     if options.json is not None:
         options.json.write_bytes(results.as_json(facts))
     return 1 if results.faults else 0
@@ -58,7 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measure (3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (3)")
     parser.add_argument(
-        "--only", choices=[*MEASURES, tracing.NAME], nargs="+", default=list(MEASURES)
+        "--only", choices=[*MEASURES, *COMPARISONS], nargs="+", default=list(MEASURES)
     )
     parser.add_argument("--targets", choices=TARGETS, nargs="+", default=list(TARGETS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
@@ -87,6 +90,10 @@ async def _run(
         if tracing.NAME in options.only:
             tracing.show(
                 await tracing.compare(bench, rounds=options.rounds, folder=folder, core=core)
+            )
+        if telemetry.NAME in options.only:
+            telemetry.show(
+                await telemetry.compare(bench, rounds=options.rounds, folder=folder, core=core)
             )
     return results
 

@@ -143,6 +143,11 @@ def show(results: Results, *, names: Sequence[str], facts: dict[str, str]) -> No
     console.print(_conditions(), style="dim")
     for limit in results.limits():
         console.print(limit, style="yellow")
+
+
+def show_faults(results: Results) -> None:
+    """What was wrong with answers, in a comparison too, where it is all that a report has."""
+    console = Console()
     for fault, count in results.faults.most_common():
         console.print(f"ERROR, {count} times: {fault}", style="bold red")
 

@@ -31,13 +31,13 @@ Rounds = dict[str, list[Numbers]]
 async def compare(bench: Bench, *, rounds: int, folder: Path, core: int | None) -> Rounds:
     """The measure `plain` of all three in turns. Raises TargetFailed."""
     found: Rounds = {share: [] for share in SHARES}
-    async with _collector() as port, AsyncExitStack() as opened:
+    async with collector() as port, AsyncExitStack() as opened:
         targets: dict[str, Target] = {}
         for share, ratio in SHARES.items():
             home = folder / f"traced-{ratio or OFF}"
             home.mkdir()
             targets[share] = await opened.enter_async_context(
-                open_gateway(bench.upstream.port, home, core, settings=_settings(ratio, port))
+                open_gateway(bench.upstream.port, home, core, settings=settings(ratio, port))
             )
         for number in range(rounds):
             # Each is first, second and last in turn: what follows a rest does better.
@@ -67,7 +67,8 @@ def show(rounds: Rounds) -> None:
     console.print(f"The goal: at 10 % no more than {GOAL:.0%} of the throughput.", style="dim")
 
 
-def _settings(ratio: str, port: int) -> Mapping[str, str]:
+def settings(ratio: str, port: int) -> Mapping[str, str]:
+    """What makes a gateway send that share of its traces to the port; none for no ratio."""
     if not ratio:
         return {}
     return {
@@ -79,8 +80,8 @@ def _settings(ratio: str, port: int) -> Mapping[str, str]:
 
 
 @asynccontextmanager
-async def _collector() -> AsyncIterator[int]:
-    """A collector that takes everything and looks at nothing: its work is not the gateway's."""
+async def collector() -> AsyncIterator[int]:
+    """The port of one that takes everything and looks at nothing: its work is not the gateway's."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

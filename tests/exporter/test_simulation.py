@@ -160,7 +160,10 @@ async def test_a_port_in_use_is_a_fault_of_the_configuration(tmp_path: Path) -> 
         second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
 
     assert second.returncode == 78
-    assert f"GPU_EXPORTER_PORT={exporter.port}: cannot listen there" in second.stderr
+    assert (
+        f"GPU_EXPORTER_PORT={exporter.port}: cannot listen there (Address already in use);"
+        in second.stderr
+    )
 
 
 def spread(scrape: Scrape) -> float:

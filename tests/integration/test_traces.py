@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +312,21 @@ async def test_a_bad_collector_delays_neither_answers_nor_the_end(
     assert [line["event"] for line in said] == [TROUBLE, "spans were not sent before the end"]
     assert all(line.startswith("{") for line in log.splitlines())
     assert "collector-password" not in log
+
+
+async def test_a_collector_that_goes_leaves_no_line_but_ours(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as standing:
+        with GrpcCollector() as collector:
+            gateway = await standing.enter_async_context(traced(tmp_path, collector, simulator))
+            await ask(gateway, "before")
+            await collector.trace_of("before")
+        await ask(gateway, "after")
+        await gateway.logged(event=TROUBLE)
+        log = gateway.log_path.read_text()
+
+    assert [line for line in log.splitlines() if not line.startswith("{")] == []
 
 
 @pytest.mark.parametrize("kind", [HttpCollector, GrpcCollector])

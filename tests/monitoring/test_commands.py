@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import httpx2
 import pytest
 
 from scripts.stack.alertlog import AlertLog
+from scripts.stack.ports import holder
 from tests.harness.gateway import free_port
 from tests.harness.programs import unpacked
 
@@ -87,6 +89,20 @@ async def test_a_taken_port_is_told_with_its_holder_before_anything_starts(home:
     assert f"{port}" in said
     assert f"(pid {os.getpid()})" in said
     assert "compose --project-directory" not in (home / "asked").read_text()
+
+
+def test_a_holder_with_a_name_that_is_no_text_is_told_all_the_same() -> None:
+    named = "open('/proc/self/comm', 'wb').write(b'caf\\xe9\\x1b[2J')"
+    listening = "import socket; s = socket.create_server(('127.0.0.1', 0))"
+    program = f"{named}; {listening}; print(s.getsockname()[1], flush=True); input()"
+    with subprocess.Popen(
+        (sys.executable, "-c", program), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout
+        port = int(process.stdout.readline())
+        said = holder(port)
+        process.stdin.close()
+    assert said == f"caf\N{REPLACEMENT CHARACTER}?[2J (pid {process.pid})"
 
 
 async def test_up_makes_a_password_once_keeps_it_private_and_never_prints_it(home: Path) -> None:
@@ -227,7 +243,8 @@ async def test_native_tells_which_alerts_begin_and_which_are_over() -> None:
 
     def fires(name: str, severity: str, *, state: str = "firing") -> None:
         labels = {"alertname": name, "severity": severity}
-        firing.append({"labels": labels, "state": state, "annotations": {"summary": "so it is"}})
+        told = {"summary": "so it is", "runbook": f"RUNBOOK.md#{name.lower()}"}
+        firing.append({"labels": labels, "state": state, "annotations": told})
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         alerts = AlertLog(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
@@ -240,7 +257,7 @@ async def test_native_tells_which_alerts_begin_and_which_are_over() -> None:
         firing.clear()
         over, own_over = await asyncio.to_thread(alerts.changes)
 
-    assert began.endswith("critical  GpuLost: so it is")
+    assert began.endswith("critical  GpuLost: so it is (RUNBOOK.md#gpulost)")
     assert nothing_new == []
     assert over.endswith("over      GpuLost: so it is")
     # A rule of the operator's own, that says no more than its name.

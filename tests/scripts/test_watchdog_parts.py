@@ -304,6 +304,14 @@ async def test_signal_is_kept_from_a_program_that_would_die_of_it(tmp_path: Path
             process.let_go()
 
 
+def test_program_may_have_any_name(tmp_path: Path) -> None:
+    named = "open('/proc/self/comm', 'wb').write(b'caf\\xe9 ) S 1'); print('here', flush=True)"
+    with session(f"{named}; import time; time.sleep(60)", folder=tmp_path) as record:
+        assert Identity(record.pid, record.started).is_alive
+        assert record.pid in {member.pid for member in family(os.getpid())}
+        assert not catches(record.pid, signal.SIGUSR1)
+
+
 @contextmanager
 def session(program: str, *, folder: Path = Path()) -> Iterator[Record]:
     """A supervised program in a session of its own, ready when it has printed a line."""

@@ -1,6 +1,7 @@
 """`gateway keys`: what a person sees, what a script reads, and how it fails."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from gateway.auth.keyring import KeyDefaults, KeyRing, static_entries
 from gateway.auth.keystore import KeyStore
 from gateway.commands.keys import keys_app
 from tests.fakes.clock import FakeClock
+
+ROOT = Path(__file__).parents[3]
 
 
 class Shell:
@@ -65,6 +68,24 @@ def test_create_takes_every_term(shell: Shell) -> None:
     assert facts["allowed_models"] == ["a", "b"]
     assert facts["expires_at"] == "2026-04-13T12:00:00Z"
     assert shell.owner_of(str(facts["secret"])) == "alice"
+
+
+@pytest.mark.parametrize("word", ["off", "unlimited"])
+def test_no_limit_has_the_word_of_the_settings_and_that_of_the_json(
+    shell: Shell, word: str
+) -> None:
+    words = f"--daily-tokens {word} --rpm {word} --concurrent {word}"
+    facts = shell.facts("create", "--name", "alice", *words.split())
+    limits = [facts[name] for name in ("daily_token_quota", "requests_per_minute")]
+    assert [*limits, facts["max_concurrent"]] == ["unlimited"] * 3
+
+
+@pytest.mark.parametrize("document", ["README.md", "scripts/README.md"])
+def test_keys_can_be_made_as_the_documents_say(shell: Shell, document: str) -> None:
+    told = re.findall(r"gateway keys (create --[^`)#\n]*)", (ROOT / document).read_text())
+    results = [shell.run(*words.split()) for words in told]
+    assert results
+    assert [result.output for result in results if result.exit_code != 0] == []
 
 
 def test_what_is_left_out_is_the_gateways_default(shell: Shell) -> None:
