@@ -7,7 +7,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help gateway demo vllm vllm-cpu sim gpu-exporter up status stop monitoring monitoring-down \
-        monitoring-native dashboards loadtest check test test-vllm bench format lock clean
+        monitoring-native dashboards loadtest smoke-tools check test test-vllm bench format lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ dashboards: .venv/.runtime ## Generate Grafana's dashboards from monitoring/dash
 
 loadtest: .venv/.runtime ## Load on a running gateway (CONCURRENCY=32 DURATION=120, or RATE=20)
 	@$(BIN)/python -m scripts.loadtest $(ARGS)
+
+smoke-tools: .venv/.runtime ## Prove the chain for coding agents against a running gateway
+	@$(BIN)/python -m scripts.smoke_tools $(ARGS)
 
 # --- Prove --------------------------------------------------------------------------------
 

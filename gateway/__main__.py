@@ -95,7 +95,7 @@ class CommandLine:
             )
         except LogFileUnusable as fault:
             _fail([str(fault)])
-        _obey_signals(logging, has_file=settings.log_file is not None)
+        _obey_signals(logging)
         take_over_last_words(logging.log)
         try:
             _serve(settings, logging)
@@ -141,12 +141,24 @@ class CommandLine:
         return UsageSource(path=settings.journal.path, zone=settings.quota_zone)
 
 
-def _obey_signals(logging: Logging, *, has_file: bool) -> None:
+def _obey_signals(logging: Logging) -> None:
     """What an operator can change while the gateway runs; the server has its own for the end."""
     signal.signal(signal.SIGUSR1, lambda *_: logging.say_more())
     signal.signal(signal.SIGUSR2, lambda *_: logging.say_less())
-    if has_file:
-        signal.signal(signal.SIGHUP, lambda *_: logging.reopen())
+
+
+def _obey_hangup(settings: Settings, logging: Logging, application: Application) -> None:
+    """SIGHUP: look anew at the files that may have changed. Without one it ends the process, as
+    it does for every program whose terminal goes away."""
+    if settings.log_file is None and settings.upstreams_file is None:
+        return
+
+    def look_anew(*_: object) -> None:
+        if settings.log_file is not None:
+            logging.reopen()
+        application.reload()
+
+    signal.signal(signal.SIGHUP, look_anew)
 
 
 def _serve(settings: Settings, logging: Logging) -> None:
@@ -154,6 +166,7 @@ def _serve(settings: Settings, logging: Logging) -> None:
         logging.log.warning("settings", what=warning)
     try:
         application = Application(settings, logging=logging, clock=SystemClock())
+        _obey_hangup(settings, logging, application)
         listener = listen(settings.server.host, settings.server.port, variable="GATEWAY_PORT")
         side = None
         if settings.metrics_port is not None:

@@ -2,7 +2,6 @@
 
 from contextlib import AsyncExitStack
 from functools import lru_cache, partial
-from urllib.parse import urlsplit
 
 import httpx2
 from starlette.middleware.cors import CORSMiddleware
@@ -19,6 +18,7 @@ from gateway.edge import operations
 from gateway.edge.asgi import ASGIApp, Receive, Scope, Send
 from gateway.edge.authenticate import Authenticate
 from gateway.edge.body import LARGEST_AT_ONCE, BodyMemory
+from gateway.edge.dialects import Dialects
 from gateway.edge.inference import InferenceEndpoint
 from gateway.edge.lifecycle import Lifecycle
 from gateway.edge.limits import LimitHeaders
@@ -28,6 +28,7 @@ from gateway.edge.page import dashboard_routes
 from gateway.edge.rescue import Rescue
 from gateway.edge.router import Route, Router, not_found
 from gateway.edge.throttle import ThrottleAddress, ThrottleKey
+from gateway.edge.upload import UPLOADS, UploadEndpoint
 from gateway.exchange import Exchange, Operation
 from gateway.quota.calendar import QuotaCalendar
 from gateway.quota.history import SqliteHistory
@@ -35,10 +36,15 @@ from gateway.quota.journal import Journal
 from gateway.quota.memory import MemoryLedger
 from gateway.ratelimit import ConcurrencyLimiter, MemoryRateLimiter
 from gateway.readings import show_parts
+from gateway.routing.definition import UpstreamDefinition
+from gateway.routing.fleet import Fleet, Member
 from gateway.routing.health import HealthProber
-from gateway.routing.policy import LeastInFlight
+from gateway.routing.policy import Available, LeastBurden, Picker, Policy, TwoChoices
 from gateway.routing.pool import UpstreamPool
+from gateway.routing.standing import standing_of
+from gateway.routing.sticky import Sticky
 from gateway.routing.upstream import Upstream
+from gateway.routing.watcher import FleetWatcher
 from gateway.settings import Settings
 from gateway.telemetry.logs import Logging
 from gateway.telemetry.looplag import LoopLag
@@ -48,6 +54,7 @@ from gateway.telemetry.streams import StreamTallies
 from gateway.telemetry.traces import open_tracing
 from gateway.transport.client import UpstreamClient
 from gateway.transport.probe import HttpProbe
+from gateway.wire.anthropic import AnthropicDialect
 from gateway.wire.openai import OpenAIDialect
 
 PROBE_TIMEOUT_SECONDS = 5.0
@@ -73,7 +80,9 @@ class Application:
         self._clock = clock
         self.lifecycle = Lifecycle()
         self._origin = Origin(settings.origin)
-        self._dialect = OpenAIDialect(settings.dialect)
+        self._dialects = Dialects(
+            openai=OpenAIDialect(settings.dialect), anthropic=AnthropicDialect(settings.dialect)
+        )
         self._gate = AdmissionGate(settings.admission, clock=clock)
         largest = settings.inference.max_body_bytes
         self._bodies = BodyMemory(max_bytes=largest and LARGEST_AT_ONCE * largest)
@@ -93,6 +102,8 @@ class Application:
         show_parts(
             self._metrics,
             pool=self._pool,
+            fleet=self._fleet,
+            watcher=self._fleet_watcher,
             gate=self._gate,
             admission=settings.admission,
             streams=self._streams,
@@ -157,9 +168,11 @@ class Application:
         if len(self._keys.ring) == 0:
             raise StartupFault(NO_KEYS)
         await opened.enter_async_context(self._probe_client)
-        for transport in self._transports:
-            await opened.enter_async_context(transport)
+        await opened.enter_async_context(self._fleet)
         await opened.enter_async_context(self._prober)
+        self._say_fleet()
+        if self._fleet_watcher:
+            await opened.enter_async_context(self._fleet_watcher)
         await opened.enter_async_context(self._lag)
 
     # Parts.
@@ -197,33 +210,62 @@ class Application:
     def _build_upstreams(self) -> None:
         settings = self._settings
         self._probe_client = httpx2.AsyncClient(timeout=PROBE_TIMEOUT_SECONDS, trust_env=False)
-        self._transports: list[UpstreamClient] = []
-        upstreams = [self._upstream(url) for url in settings.upstream_urls]
-        self._pool = UpstreamPool(
-            upstreams, policy=LeastInFlight(), default_model=settings.default_model
+        picker: Picker = TwoChoices()
+        if settings.inference.session_header is not None:
+            picker = Sticky(picker)
+        policy = Policy(filtered=Available(), scored=LeastBurden(), picked=picker)
+        self._pool = UpstreamPool(policy=policy, default_model=settings.default_model)
+        self._prober = HealthProber(config=settings.prober, on_change=self._upstream_changed)
+        self._fleet = Fleet(
+            settings.fleet,
+            pool=self._pool,
+            prober=self._prober,
+            member=self._member,
+            on_gone=self._metrics.forget_upstream,
         )
-        self._prober = HealthProber(
-            upstreams, config=settings.prober, on_change=self._upstream_changed
-        )
+        self._fleet_watcher = None
+        if settings.upstreams_file is not None:
+            self._fleet_watcher = FleetWatcher(
+                settings.upstreams_file,
+                fleet=self._fleet,
+                on_reload=self._say_fleet,
+                on_failure=self._fleet_unusable,
+            )
 
-    def _upstream(self, url: str) -> Upstream:
+    def _member(self, definition: UpstreamDefinition) -> Member:
+        """A new upstream, cold."""
         settings = self._settings
-        parts = urlsplit(url)
-        name = f"{parts.netloc}{parts.path}"
-        api_key = settings.upstream_api_key.reveal() or None
-        transport = UpstreamClient(url=url, api_key=api_key, config=settings.transport)
-        self._transports.append(transport)
-        return Upstream(
-            name=name,
-            url=url,
-            transport=transport,
-            probe=HttpProbe(url=url, client=self._probe_client, api_key=api_key),
+        api_key = definition.api_key.reveal() or None
+        client = UpstreamClient(
+            url=definition.url,
+            api_key=api_key,
+            config=settings.transport.for_upstream(
+                connect_timeout_seconds=definition.connect_timeout_seconds,
+                first_byte_timeout_seconds=definition.first_byte_timeout_seconds,
+                idle_timeout_seconds=definition.idle_timeout_seconds,
+            ),
+        )
+        upstream = Upstream(
+            definition,
+            transport=client,
+            probe=HttpProbe(
+                url=definition.url,
+                client=self._probe_client,
+                api_key=api_key,
+                health_path=definition.health_path,
+                asks_for_messages=definition.asks_for_messages,
+            ),
             breaker=CircuitBreaker(
                 settings.breaker,
                 clock=self._clock,
-                on_transition=partial(self._circuit_changed, name),
+                on_transition=lambda before, after: self._circuit_changed(upstream, before, after),
             ),
+            clock=self._clock,
+            slow_start_seconds=settings.slow_start_seconds,
         )
+        states = [state.value for state in BreakerState]
+        self._metrics.expect_upstream(definition.name, circuit_states=states)
+        return Member(upstream, client)
 
     # Layers, the outermost last.
 
@@ -257,6 +299,10 @@ class Application:
             Route("/ready", "GET", ready),
             Route("/readyz", "GET", ready),
             Route("/version", "GET", operations.version),
+            Route("/health/upstreams", "GET", self._upstreams_page()),
+            # Where coding agents look (with HEAD) whether anybody is there.
+            Route("/", "GET", operations.version),
+            Route("/api/hello", "GET", operations.health),
             Route(models, "GET", behind_key(operations.Models(self._pool))),
             Route(
                 f"{models}/",
@@ -276,15 +322,32 @@ class Application:
         return Router(routes, elsewhere=behind_address_limit(not_found))
 
     def _endpoint(self, operation: Operation, dispatch: Dispatcher) -> ASGIApp:
-        return InferenceEndpoint(
+        endpoint = InferenceEndpoint(
             operation,
-            dialect=self._dialect,
             dispatch=dispatch,
             lifecycle=self.lifecycle,
             limit_headers=self._limit_headers,
             memory=self._bodies,
             clock=self._clock,
             config=self._settings.inference,
+        )
+        if operation not in UPLOADS:
+            return endpoint
+        return UploadEndpoint(
+            operation,
+            parse=OpenAIDialect(self._settings.dialect).parse_form,
+            inference=endpoint,
+            lifecycle=self.lifecycle,
+            memory=self._bodies,
+            clock=self._clock,
+            config=self._settings.inference,
+        )
+
+    def _upstreams_page(self) -> ASGIApp:
+        return operations.UpstreamsPage(
+            lambda: standing_of(self._pool.upstreams, generation=self._fleet.generation),
+            origin=self._origin,
+            access=self._settings.metrics_access,
         )
 
     def _metrics_route(self) -> Route:
@@ -296,7 +359,6 @@ class Application:
     def _observed(self, app: ASGIApp) -> ASGIApp:
         app = Rescue(
             app,
-            dialect=self._dialect,
             limit_headers=self._limit_headers,
             on_fault=self._fault,
         )
@@ -308,7 +370,18 @@ class Application:
                 allow_headers=["*"],
                 expose_headers=["*"],
             )
-        return Observe(app, recorder=self._recorder, clock=self._clock, origin=self._origin)
+        return Observe(
+            app,
+            recorder=self._recorder,
+            clock=self._clock,
+            origin=self._origin,
+            dialects=self._dialects,
+        )
+
+    def reload(self) -> None:
+        """Read the upstreams file anew; for a signal's handler."""
+        if self._fleet_watcher:
+            self._fleet_watcher.reload_soon()
 
     # Readiness: None, or what is missing.
 
@@ -327,15 +400,39 @@ class Application:
 
     def _upstream_changed(self, upstream: Upstream) -> None:
         health = upstream.health
-        if health.is_healthy:
-            models = [model.name for model in health.models]
-            self._log.info("upstream is healthy", upstream=upstream.name, models=models)
-        else:
+        if not health.is_healthy:
             self._log.warning("upstream is unhealthy", upstream=upstream.name, reason=health.reason)
+            return
+        self._log.info("upstream is healthy", upstream=upstream.name, models=list(upstream.models))
+        if upstream.unlisted_models:
+            self._log.warning(
+                "upstream does not list models it is said to serve",
+                upstream=upstream.name,
+                models=sorted(upstream.unlisted_models),
+            )
 
-    def _circuit_changed(self, name: str, before: BreakerState, after: BreakerState) -> None:
-        self._metrics.count_transition(name, after.value)
-        self._log.warning("circuit", upstream=name, before=before.value, after=after.value)
+    def _circuit_changed(
+        self, upstream: Upstream, before: BreakerState, after: BreakerState
+    ) -> None:
+        if after is BreakerState.CLOSED:
+            upstream.warm_up()
+        self._metrics.count_transition(upstream.name, after.value)
+        self._log.warning("circuit", upstream=upstream.name, before=before.value, after=after.value)
+
+    def _say_fleet(self) -> None:
+        self._log.info(
+            "upstreams",
+            generation=self._fleet.generation,
+            upstreams=[upstream.definition.summary for upstream in self._pool.upstreams],
+            aliases=len(self._pool.aliases),
+        )
+
+    def _fleet_unusable(self, faults: tuple[str, ...]) -> None:
+        self._log.error(
+            "the upstreams file cannot be used; the upstreams stay as they were",
+            faults=list(faults),
+            generation=self._fleet.generation,
+        )
 
     def _trouble(self, what: str, error: Exception) -> None:
         self._log.error(what, path=str(self._settings.journal.path), error=str(error))

@@ -2,12 +2,13 @@
 
 import asyncio
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.admission import AdmissionGate
 from gateway.clock import Clock
 from gateway.errors import (
     AnswerTooLarge,
+    AnswerUnusable,
     GatewayError,
     ModelNotAllowed,
     UpstreamFailed,
@@ -18,6 +19,7 @@ from gateway.exchange import (
     Client,
     Exchange,
     InferenceCall,
+    Operation,
     Principal,
     ServedModel,
     TokenUsage,
@@ -27,8 +29,10 @@ from gateway.quota.demand import demand_of, is_worth_counting
 from gateway.quota.ledger import Ledger, TokenDemand
 from gateway.relay import Audience, Meter, NobodyWatches, StreamWatch, relay
 from gateway.routing.asking import Asking
-from gateway.routing.pool import Lease, UpstreamPool
-from gateway.routing.upstream import Upstream
+from gateway.routing.demand import RoutingDemand
+from gateway.routing.lease import Lease
+from gateway.routing.pool import UpstreamPool
+from gateway.routing.retries import Retries, RetryConfig
 
 REJECTION_BYTES_MAX = 256 * 1024
 EVENT_STREAM = b"text/event-stream"
@@ -45,6 +49,7 @@ class DispatchConfig:
 
     max_answer_bytes: int = 32 * 1024 * 1024
     count_timeout_seconds: float = 5.0
+    retries: RetryConfig = field(default_factory=RetryConfig)
 
 
 class Dispatcher:
@@ -62,6 +67,7 @@ class Dispatcher:
     ) -> None:
         self._ledger = ledger
         self._pool = pool
+        self._retries = Retries(pool, config=config.retries, clock=clock)
         self._gate = gate
         self._clock = clock
         self._config = config
@@ -80,12 +86,12 @@ class Dispatcher:
             self._gate.admit() as waited_seconds,
         ):
             exchange.queue_seconds += waited_seconds
-            body = call.encode(model=model.name, output_limit=reservation.output_limit)
             meter = Meter(settle=reservation.settle)
             reservation.follow(meter)
+            audience = Audience(client, meter)
             try:
-                await self._converse(call, body, meter, exchange, Audience(client, meter))
-            except (asyncio.CancelledError, AnswerTooLarge):
+                await self._converse(call, reservation.output_limit, meter, exchange, audience)
+            except (asyncio.CancelledError, AnswerUnusable):
                 # The prompt was sent, and nobody stayed for the count or could read it.
                 if exchange.sent_at is not None and meter.usage.total_tokens == 0:
                     meter.conclude(TokenUsage(demand.input_tokens, is_estimated=True))
@@ -98,7 +104,7 @@ class Dispatcher:
     async def _converse(
         self,
         call: InferenceCall,
-        body: bytes,
+        output_limit: int | None,
         meter: Meter,
         exchange: Exchange,
         audience: Audience,
@@ -109,31 +115,35 @@ class Dispatcher:
         stream long before its first token. And not after a time-out: the first may still be
         generating.
         """
-        failures: dict[Upstream, GatewayError] = {}
+        wish = RoutingDemand(exchange.model, call.operation, exchange.session, call)
+        attempts = self._retries.begin(wish)
         while True:
-            with self._lease(exchange.model, failures) as lease:
+            with attempts.lease() as lease:
                 try:
-                    await self._attempt(lease, call, body, meter, exchange, audience)
+                    await self._attempt(lease, call, output_limit, meter, exchange, audience)
                 except (UpstreamFailed, UpstreamUnavailable) as error:
                     if audience.has_heard:
                         raise
-                    failures[lease.upstream] = error
                     lease.judge(error)
-                    continue
-                if call.is_metered:
-                    # That a tokenizer answers says nothing about the engine: no verdict.
-                    lease.succeed()
-                return
+                    failure = error
+                else:
+                    if call.is_metered:
+                        # That a tokenizer answers says nothing about the engine: no verdict.
+                        lease.succeed()
+                    return
+            await attempts.go_on(lease.upstream, failure)
 
     async def _attempt(
         self,
         lease: Lease,
         call: InferenceCall,
-        body: bytes,
+        output_limit: int | None,
         meter: Meter,
         exchange: Exchange,
         audience: Audience,
     ) -> None:
+        call = call.as_served_by(lease.upstream.operations)
+        body = call.encode(model=exchange.model, output_limit=output_limit)
         exchange.attempts += 1
         exchange.upstream = lease.upstream.name
         exchange.sent_at = self._clock.monotonic()
@@ -148,18 +158,15 @@ class Dispatcher:
             with closing(answer):
                 await self._pass_on(answer, call, meter, exchange, audience, lease, asking)
 
-    def _lease(self, model: str, failures: dict[Upstream, GatewayError]) -> Lease:
-        try:
-            return self._pool.lease(model, besides=failures)
-        except UpstreamUnavailable as nobody_left:
-            # What went wrong tells the caller more than that nobody else is there.
-            raise next(iter(failures.values()), nobody_left) from None
-
     async def _ask(
         self, lease: Lease, call: InferenceCall, path: str, body: bytes, exchange: Exchange
     ) -> UpstreamAnswer:
         answer = await lease.upstream.transport.send(
-            path, body, exchange.upstream_headers(), is_stream=call.is_stream
+            path,
+            body,
+            exchange.upstream_headers(),
+            is_stream=call.is_stream,
+            content_type=call.content_type,
         )
         if 200 <= answer.status < 300:
             return answer
@@ -182,10 +189,12 @@ class Dispatcher:
         lease: Lease,
         asking: Asking,
     ) -> None:
+        shown_model = call.model if call.model != exchange.model else ""
         if not answer.content_type.lower().startswith(EVENT_STREAM):
             body = await answer.read(limit_bytes=self._config.max_answer_bytes)
             asking.hear_end()
-            meter.conclude(call.read_answer(body))
+            usage, body = call.mend_answer(body, shown_model)
+            meter.conclude(usage)
             await client.answer(content_type=JSON, body=body)
             return
 
@@ -193,7 +202,7 @@ class Dispatcher:
             exchange.first_token_at = self._clock.monotonic()
             lease.begin_answer()
 
-        reader = call.new_reader()
+        reader = call.new_reader(shown_model)
         meter.follow(reader)
         with self._streams.follow(exchange.model) as pulse:
             await relay(
@@ -206,11 +215,17 @@ class Dispatcher:
             )
 
     def _resolve(self, call: InferenceCall, principal: Principal) -> ServedModel:
-        if call.model and not principal.may_use(call.model):
-            raise _not_allowed(call.model)
-        model = self._pool.resolve(call.model, visible=principal.may_use)
-        if not principal.may_use(model.name):
-            raise _not_allowed(model.name)
+        """The model that is meant. A key may use it by its own name or by the alias it was asked
+        by; to a key that may use neither, a model that is not served looks like any other."""
+        may_use, asked = principal.may_use, call.model
+        try:
+            model = self._pool.catalogue.resolve(asked, operation=call.operation, visible=may_use)
+        except GatewayError:
+            if asked and not may_use(asked):
+                raise _not_allowed(asked) from None
+            raise
+        if not may_use(model.name) and not (asked and may_use(asked)):
+            raise _not_allowed(asked or model.name)
         return model
 
     async def _demand(
@@ -251,9 +266,10 @@ class Dispatcher:
     async def _count_one(
         self, body: bytes, call: InferenceCall, model: ServedModel, exchange: Exchange
     ) -> int:
-        failures: dict[Upstream, GatewayError] = {}
+        wish = RoutingDemand(model.name, Operation.TOKENIZE, exchange.session)
+        attempts = self._retries.begin(wish)
         while True:
-            with self._lease(model.name, failures) as lease:
+            with attempts.lease() as lease:
                 try:
                     with Asking(
                         exchange, lease.upstream.name, path="/tokenize", clock=self._clock
@@ -264,8 +280,9 @@ class Dispatcher:
                             asking.hear_end()
                             return call.read_token_count(words)
                 except (UpstreamFailed, UpstreamUnavailable) as error:
-                    failures[lease.upstream] = error
                     lease.judge(error)
+                    failure = error
+            await attempts.go_on(lease.upstream, failure)
 
 
 def _not_allowed(model: str) -> ModelNotAllowed:

@@ -27,7 +27,8 @@
     |  |  +- UpstreamErredInStream    it reported an error inside a stream
     |  +- UpstreamTruncated      502  the answer began and did not end
     |  +- UpstreamMisconfigured  502  the upstream refuses us, not the caller
-    +- AnswerTooLarge            502  a whole answer beyond the bound
+    +- AnswerUnusable            502  generated, and not to be passed on
+    |  +- AnswerTooLarge         502  a whole answer beyond the bound
     +- UpstreamTimeout           504
     +- ClientDisconnected        499  nobody is left to answer
     +- InternalError             500
@@ -344,11 +345,18 @@ class UpstreamMisconfigured(UpstreamFailed):
     fault = UpstreamFault.MISCONFIGURED
 
 
-class AnswerTooLarge(GatewayError):
-    """A whole answer beyond `MAX_ANSWER_BYTES`: the request's doing, no fault of the upstream."""
+class AnswerUnusable(GatewayError):
+    """An answer was generated, and cannot be passed on: the request's doing or its bad luck, no
+    fault of the upstream. The prompt counts all the same."""
 
     status = 502
     kind = ErrorKind.UPSTREAM
+    code = "answer_unusable"
+
+
+class AnswerTooLarge(AnswerUnusable):
+    """A whole answer beyond `MAX_ANSWER_BYTES`."""
+
     code = "answer_too_large"
     should_retry = False
 

@@ -4,9 +4,10 @@ Values made or hashed for every request are named tuples: a frozen dataclass is 
 the time and hashed by a Python function.
 """
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import GatewayError, UpstreamFault
 
@@ -17,14 +18,28 @@ class Operation(Enum):
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
     RESPONSES = "/v1/responses"
+    MESSAGES = "/v1/messages"
+    COUNT_TOKENS = "/v1/messages/count_tokens"
     EMBEDDINGS = "/v1/embeddings"
     RERANK = "/v1/rerank"
     SCORE = "/v1/score"
+    TRANSCRIPTIONS = "/v1/audio/transcriptions"
+    TRANSLATIONS = "/v1/audio/translations"
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
 
     # Members are singletons; Enum's own hash is a Python function, too slow for every request.
     __hash__ = object.__hash__
+
+
+STAND_INS: Final[Mapping[Operation, Operation]] = {
+    Operation.MESSAGES: Operation.CHAT,
+    Operation.COUNT_TOKENS: Operation.TOKENIZE,
+}
+"""In whose words the gateway can put an operation that an upstream does not serve itself."""
+
+
+JSON_TYPE: Final = b"application/json"
 
 
 class Outcome(Enum):
@@ -45,6 +60,14 @@ class RateLimit(NamedTuple):
 
     amount: int
     window_seconds: float
+
+
+class Allowance(NamedTuple):
+    """What a caller has left of a limit, and in how many seconds all of it is back."""
+
+    limit: int
+    remaining: int
+    reset_after_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +125,15 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The prober's last word. `reason` says what is wrong and what to do, for people."""
+    """The prober's last word. `reason` says what is wrong and what to do, for people.
+
+    `speaks_messages` says whether it answers Anthropic's /v1/messages itself; None: not asked.
+    """
 
     is_healthy: bool
     reason: str = ""
     models: tuple[ServedModel, ...] = ()
+    speaks_messages: bool | None = None
 
 
 class ResponseReader(Protocol):
@@ -146,7 +173,10 @@ class ResponseReader(Protocol):
 
 
 class InferenceCall(Protocol):
-    """One parsed request, in no dialect: all that dispatch, quota and routing need to know."""
+    """One parsed request, in no dialect: all that dispatch, quota and routing need to know.
+
+    `shown_model` is the name the client is to read in the answer; empty: as the upstream has it.
+    """
 
     @property
     def operation(self) -> Operation: ...
@@ -174,6 +204,19 @@ class InferenceCall(Protocol):
         """Output tokens per choice that the request allows; None: as far as the context goes."""
         ...
 
+    def as_served_by(self, operations: Container[Operation]) -> "InferenceCall":
+        """This call in the form that an upstream with these operations understands: itself, or
+        one whose operation, bodies and answers are those of its stand-in (STAND_INS).
+
+        Raises InvalidRequest for what the stand-in has no words for.
+        """
+        ...
+
+    @property
+    def content_type(self) -> bytes:
+        """The media type of what `encode` gives."""
+        ...
+
     def encode(self, *, model: str, output_limit: int | None) -> bytes:
         """The body for the upstream: this parse serialised again, and nothing else.
 
@@ -185,7 +228,7 @@ class InferenceCall(Protocol):
         """Bodies for the upstream's /tokenize that count the prompt exactly; empty: cannot."""
         ...
 
-    def new_reader(self) -> ResponseReader: ...
+    def new_reader(self, shown_model: str = "") -> ResponseReader: ...
 
     def read_rejection(
         self, status: int, body: bytes, *, retry_after_seconds: float | None
@@ -197,8 +240,11 @@ class InferenceCall(Protocol):
         """The count in /tokenize's answer. Raises UpstreamFailed if there is none."""
         ...
 
-    def read_answer(self, body: bytes) -> TokenUsage:
-        """Usage of a whole (not streamed) answer. Raises UpstreamFailed if it is no JSON object."""
+    def mend_answer(self, body: bytes, shown_model: str = "") -> tuple[TokenUsage, bytes]:
+        """Usage of a whole (not streamed) answer, and the answer as the client is to get it.
+
+        Raises UpstreamFailed if it is no JSON object.
+        """
         ...
 
 
@@ -319,15 +365,16 @@ class Exchange:
         "heard_at",
         "is_stream",
         "limit",
-        "limit_headers",
         "method",
         "model",
         "outcome",
         "principal",
         "queue_seconds",
         "request_id",
+        "request_window",
         "route",
         "sent_at",
+        "session",
         "started_at",
         "status",
         "trace",
@@ -351,6 +398,8 @@ class Exchange:
         self.model = ""
         self.upstream = ""
         self.is_stream = False
+        # What the client names to come back to the same replica by; a secret of its own, maybe.
+        self.session: bytes | None = None
         self.choices = 1
         self.status = 0
         self.outcome: Outcome | None = None
@@ -369,7 +418,7 @@ class Exchange:
         self.faults: tuple[tuple[str, UpstreamFault], ...] = ()
         self.aborts: tuple[str, ...] = ()
         self.bytes_sent = 0
-        self.limit_headers: list[tuple[bytes, bytes]] = []
+        self.request_window: Allowance | None = None
         self.trace: Trace = NO_TRACE
         self.trace_headers: list[tuple[bytes, bytes]] = []
 

@@ -3,35 +3,22 @@
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
+
+from gateway.routing.definition import require_url
+from gateway.routing.secret import Secret
 
 Value = TypeVar("Value")
 Network = IPv4Network | IPv6Network
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("auto", "json", "console")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_NO_SESSION = frozenset({"authorization", "x-api-key", "content-length", "host", "x-request-id"})
 _HOST = re.compile(r"[^\s/:@?#*\[\]]+")
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^\s/:@?#*\[\]]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A text that shows itself only when asked; empty means none."""
-
-    _value: str
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret(...)"
 
 
 ApiKeys = tuple[tuple[str | None, Secret], ...]
@@ -138,6 +125,17 @@ def seconds(raw: str) -> float:
     return number
 
 
+def number(raw: str) -> float:
+    """A number from 0."""
+    try:
+        value = float(raw)
+    except ValueError:
+        raise ValueError("must be a number") from None
+    if not math.isfinite(value) or value < 0:
+        raise ValueError("must be a number, not negative")
+    return value
+
+
 def ratio(raw: str) -> float:
     number = seconds_or_zero(raw)
     if not 0 < number <= 1:
@@ -151,21 +149,48 @@ def path(raw: str) -> Path:
 
 def urls(raw: str) -> tuple[str, ...]:
     """http(s) URLs of upstreams, without /v1 and without credentials, each once."""
-    found = [part.strip().rstrip("/") for part in raw.split(",") if part.strip()]
-    for url in found:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be http://host:port or https://host:port")
-        if parts.username or parts.password:
-            raise ValueError("must hold no credentials; use VLLM_API_KEY")
-        if parts.query or parts.fragment:
-            raise ValueError("must end with the host or a path prefix")
-        if parts.path.endswith("/v1"):
-            raise ValueError("must not end in /v1; the gateway adds the path")
-        _ = parts.port  # raises ValueError with its own words when out of range
+    found = [require_url(part) for part in raw.split(",") if part.strip()]
     if not found or len(set(found)) != len(found):
         raise ValueError("must name each upstream once, and at least one")
     return tuple(found)
+
+
+def upstreams(raw: str) -> tuple[tuple[str, str], ...]:
+    """`name=url`, comma-separated."""
+    found = []
+    for name, url in _pairs(raw, shape="name=url"):
+        try:
+            found.append((name, require_url(url)))
+        except ValueError as fault:
+            raise ValueError(f"'{name}' {fault}") from None
+    return tuple(found)
+
+
+def aliases(raw: str) -> dict[str, str]:
+    """`alias=model`, comma-separated."""
+    return dict(_pairs(raw, shape="alias=model"))
+
+
+def _pairs(raw: str, *, shape: str) -> list[tuple[str, str]]:
+    pairs = []
+    for item in (part.strip() for part in raw.split(",")):
+        name, sign, value = (part.strip() for part in item.partition("="))
+        if item and not (name and sign and value):
+            raise ValueError(f"write each as `{shape}`, separated by commas")
+        if item:
+            pairs.append((name, value))
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("must have each name once")
+    return pairs
+
+
+def header_name(raw: str) -> bytes:
+    """The name of a request header, in lower case."""
+    if not _HEADER.fullmatch(raw):
+        raise ValueError("must be the name of a header, like X-Session-Id")
+    if raw.lower() in _NO_SESSION:
+        raise ValueError("is the same for all calls of a key or different for each; take another")
+    return raw.lower().encode("ascii")
 
 
 def time_zone(raw: str) -> ZoneInfo:

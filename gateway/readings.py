@@ -1,6 +1,6 @@
 """What the metrics page reads from the parts when it is scraped; nobody pushes these."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from gateway.admission import AdmissionConfig, AdmissionGate
@@ -8,14 +8,16 @@ from gateway.auth.watcher import KeyWatcher
 from gateway.breaker import BreakerState
 from gateway.quota.journal import Journal
 from gateway.quota.ledger import Ledger
+from gateway.routing.fleet import Fleet
 from gateway.routing.pool import UpstreamPool
 from gateway.routing.upstream import Upstream
+from gateway.routing.watcher import FleetWatcher
 from gateway.telemetry.keys import KeyStanding
 from gateway.telemetry.logs import Logging
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.streams import StreamTallies
 from gateway.telemetry.traces import Tracing
-from gateway.telemetry.watched import WatchedValue
+from gateway.telemetry.watched import Labels, WatchedValue
 
 CIRCUIT_STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 
@@ -24,6 +26,8 @@ def show_parts(
     metrics: Metrics,
     *,
     pool: UpstreamPool,
+    fleet: Fleet,
+    watcher: FleetWatcher | None,
     gate: AdmissionGate,
     admission: AdmissionConfig,
     streams: StreamTallies,
@@ -34,14 +38,17 @@ def show_parts(
     tracing: Tracing,
 ) -> None:
     """Let `metrics` read every part that owns a number."""
-    for upstream in pool.upstreams:
-        _show_upstream(metrics, upstream)
+    _show_upstreams(metrics, pool)
     _show_limits(metrics, admission)
     metrics.watch_keys(partial(_standings, keys, ledger))
 
     gauges = {
         "calls_in_flight": ("Calls past the gate.", lambda: gate.in_flight),
         "queue_depth": ("Calls waiting for a place.", lambda: gate.queued),
+        "upstreams_generation": (
+            "How many times the upstreams were set, the start included.",
+            lambda: fleet.generation,
+        ),
         "streams_open": ("Event streams under way.", lambda: streams.open_streams),
         "ledger_flush_age_seconds": (
             "For how long counts have waited for the disk.",
@@ -59,6 +66,10 @@ def show_parts(
         "key_store_failures": (
             "Looks at the key store that failed.",
             lambda: keys.failures_total,
+        ),
+        "upstreams_reload_failures": (
+            "Looks at the upstreams file that found it unusable.",
+            lambda: watcher.failures_total if watcher else 0,
         ),
         "log_lines_dropped": (
             "Log lines nobody read in time or no disk took.",
@@ -87,15 +98,21 @@ def _standings(keys: KeyWatcher, ledger: Ledger) -> Iterator[KeyStanding]:
         yield KeyStanding(principal.name, standing.used, standing.reserved, standing.limit)
 
 
-def _show_upstream(metrics: Metrics, upstream: Upstream) -> None:
-    metrics.expect_upstream(upstream.name, circuit_states=[state.value for state in BreakerState])
-    labels = (("upstream", upstream.name),)
+def _show_upstreams(metrics: Metrics, pool: UpstreamPool) -> None:
+    """A series for each upstream there is at the moment of the scrape."""
     for name, text, read in (
-        ("circuit_state", "0 closed, 1 half open, 2 open.", partial(_circuit_state, upstream)),
-        ("upstream_healthy", "1 if its last probe was good.", partial(_is_healthy, upstream)),
-        ("upstream_in_flight", "Calls at this upstream.", partial(_in_flight, upstream)),
+        ("circuit_state", "0 closed, 1 half open, 2 open.", _circuit_state),
+        ("upstream_healthy", "1 if its last probe was good.", _is_healthy),
+        ("upstream_in_flight", "Calls at this upstream.", _in_flight),
     ):
-        metrics.watch(WatchedValue(name, text, read, labels))
+        metrics.watch_each(name, text, partial(_by_upstream, pool, read))
+
+
+def _by_upstream(
+    pool: UpstreamPool, read: Callable[[Upstream], float]
+) -> Iterator[tuple[Labels, float]]:
+    for upstream in pool.upstreams:
+        yield (("upstream", upstream.name),), read(upstream)
 
 
 def _circuit_state(upstream: Upstream) -> float:

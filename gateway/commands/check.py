@@ -11,7 +11,9 @@ from gateway.auth.keyring import KeyConflict, static_entries
 from gateway.auth.keystore import KeyStore
 from gateway.clock import SystemClock
 from gateway.database import DatabaseUnusable
+from gateway.routing.definition import UpstreamDefinition, place_of
 from gateway.settings import ConfigurationError, Settings
+from gateway.settings.fleet import SOURCES
 from gateway.telemetry.logs import LogFileUnusable, require_writable
 from gateway.transport.probe import HttpProbe
 
@@ -19,7 +21,7 @@ PROBE_TIMEOUT_SECONDS = 5.0
 
 
 _KEY_VARIABLES = frozenset({"GATEWAY_API_KEYS", "DATABASE_PATH"})
-_UPSTREAM_VARIABLES = frozenset({"VLLM_URL", "VLLM_API_KEY"})
+_UPSTREAM_VARIABLES = frozenset({*SOURCES, "VLLM_API_KEY", "MODEL_ALIASES"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,20 @@ class Findings:
 
 def examine(environ: Mapping[str, str], *, base: Path = Path()) -> Findings:
     """Every fault found. What depends on a variable that cannot be read is left out."""
-    try:
-        settings = Settings.from_env(environ, base=base)
-    except ConfigurationError as error:
-        rest = {name: value for name, value in environ.items() if name not in error.variables}
-        return _findings(Settings.from_env(rest, base=base), tuple(error.faults), error.variables)
-    return _findings(settings, (), frozenset())
+    faults: list[str] = []
+    unread: frozenset[str] = frozenset()
+    while True:
+        rest = {name: value for name, value in environ.items() if name not in unread}
+        if "UPSTREAMS_FILE" in unread:
+            rest["UPSTREAMS_FILE"] = "off"  # Left out, it would be looked for at its default.
+        try:
+            return _findings(Settings.from_env(rest, base=base), tuple(faults), unread)
+        except ConfigurationError as error:
+            # Of two sources of upstreams the one that is kept may have faults of its own.
+            if error.variables <= unread:
+                raise
+            faults += error.faults
+            unread |= error.variables
 
 
 def _findings(settings: Settings, faults: tuple[str, ...], unread: frozenset[str]) -> Findings:
@@ -75,17 +85,47 @@ def _key_faults(settings: Settings) -> Iterator[str]:
 
 
 async def _upstream_faults(settings: Settings) -> list[str]:
-    api_key = settings.upstream_api_key.reveal() or None
+    definitions = settings.fleet.upstreams
     async with httpx2.AsyncClient(timeout=PROBE_TIMEOUT_SECONDS, trust_env=False) as client:
-        probes = [
-            HttpProbe(url=url, client=client, api_key=api_key) for url in settings.upstream_urls
-        ]
-        answers = [await probe.check() for probe in probes]
-    faults = [f"VLLM_URL: {health.reason}" for health in answers if not health.is_healthy]
-    served = {model.name for health in answers for model in health.models}
-    if settings.default_model and served and settings.default_model not in served:
-        names = ", ".join(sorted(served))
-        faults.append(
-            f"MODEL_NAME={settings.default_model}: not served; the upstreams have {names}"
-        )
-    return faults
+        answers = await asyncio.gather(*(_probe(each, client).check() for each in definitions))
+    file = settings.upstreams_file
+    faults = []
+    served: set[str] = set()
+    for definition, health in zip(definitions, answers, strict=True):
+        where = f"{file.path}: upstream '{definition.name}'" if file else _variable(definition)
+        if not health.is_healthy:
+            faults.append(f"{where}: {health.reason}")
+            continue
+        listed = {model.name for model in health.models}
+        served |= listed & definition.models if definition.models else listed
+        absent = sorted(definition.models - listed)
+        if absent:
+            has = ", ".join(sorted(listed))
+            faults.append(f"{where}, models: {', '.join(absent)} not served there; it has {has}")
+    return [*faults, *_unserved(settings, served)]
+
+
+def _variable(definition: UpstreamDefinition) -> str:
+    """Where one that is in no file was named."""
+    has_no_name = definition.name == place_of(definition.url)
+    return "VLLM_URL" if has_no_name else f"UPSTREAMS, {definition.name}"
+
+
+def _unserved(settings: Settings, served: set[str]) -> Iterator[str]:
+    """Names in the settings that no upstream serves, once some have said what they serve."""
+    names = ", ".join(sorted(served))
+    wanted = {f"alias {alias}": target for alias, target in settings.fleet.aliases.items()}
+    if settings.default_model:
+        wanted["MODEL_NAME"] = settings.default_model
+    for what, model in wanted.items():
+        if served and model not in served:
+            yield f"{what}={model}: not served; the upstreams have {names}"
+
+
+def _probe(definition: UpstreamDefinition, client: httpx2.AsyncClient) -> HttpProbe:
+    return HttpProbe(
+        url=definition.url,
+        client=client,
+        api_key=definition.api_key.reveal() or None,
+        health_path=definition.health_path,
+    )

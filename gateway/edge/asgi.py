@@ -1,4 +1,4 @@
-"""The bits of ASGI every layer here uses: types, the exchange in the scope, whole responses."""
+"""The bits of ASGI every layer here uses: types, what the scope holds, whole responses."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.exchange import Exchange
+from gateway.wire.dialect import Dialect
 
 __all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send"]
 
@@ -17,6 +18,12 @@ def exchange_of(scope: Scope) -> Exchange:
     """The Exchange that the observing layer opened for this request."""
     exchange: Exchange = scope["gateway.exchange"]
     return exchange
+
+
+def dialect_of(scope: Scope) -> Dialect:
+    """The dialect in which this request is answered, chosen by the observing layer."""
+    dialect: Dialect = scope["gateway.dialect"]
+    return dialect
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

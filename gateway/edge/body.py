@@ -1,5 +1,8 @@
 """Reading a request body once, bounded, and all bodies together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from gateway.edge.asgi import Message, Receive, Scope
 from gateway.errors import (
     ClientDisconnected,
@@ -38,6 +41,15 @@ class BodyMemory:
     def give_back(self, size: int) -> None:
         self.held_bytes -= size
 
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Hold so much more for a block. Raises Overloaded where there is no room."""
+        try:
+            self.take(size)
+            yield
+        finally:
+            self.give_back(size)
+
 
 async def read_json_body(
     scope: Scope, receive: Receive, *, limit_bytes: int | None, memory: BodyMemory
@@ -52,6 +64,18 @@ async def read_json_body(
     body = await _read_on(message, receive, limit_bytes, memory)
     if not body:
         raise InvalidRequest("The request has no body; send a JSON object.", code="invalid_json")
+    return body
+
+
+async def read_form_body(
+    scope: Scope, receive: Receive, *, limit_bytes: int | None, memory: BodyMemory
+) -> bytes:
+    """The body of a form, raising as `read_json_body` does; what its Content-Type says of it is
+    judged by who reads it."""
+    _judge_headers(scope, limit_bytes, is_json=False)
+    body = await _read_on(await receive(), receive, limit_bytes, memory)
+    if not body:
+        raise InvalidRequest("The request has no body; send a form.", code="invalid_form")
     return body
 
 
@@ -91,12 +115,12 @@ def _require_size(size: int, limit_bytes: int | None) -> None:
         raise _too_large(limit_bytes)
 
 
-def _judge_headers(scope: Scope, limit_bytes: int | None) -> None:
+def _judge_headers(scope: Scope, limit_bytes: int | None, *, is_json: bool = True) -> None:
     for name, value in scope["headers"]:
         if name == b"content-length":
             if limit_bytes is not None and int(value) > limit_bytes:
                 raise _too_large(limit_bytes)
-        elif name == b"content-type":
+        elif name == b"content-type" and is_json:
             media_type = value.partition(b";")[0].strip().lower()
             if media_type != b"application/json" and not media_type.endswith(b"+json"):
                 raise UnsupportedMediaType("Send the body as Content-Type: application/json.")

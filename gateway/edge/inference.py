@@ -5,13 +5,13 @@ from functools import partial
 
 from gateway.clock import Clock
 from gateway.dispatch import Dispatcher
-from gateway.edge.asgi import Receive, Scope, Send, exchange_of, respond
+from gateway.edge.asgi import Receive, Scope, Send, dialect_of, exchange_of, header, respond
 from gateway.edge.body import BodyMemory, read_json_body
 from gateway.edge.interruption import Interruption
 from gateway.edge.lifecycle import Lifecycle
 from gateway.edge.limits import LimitHeaders
 from gateway.errors import ClientDisconnected
-from gateway.exchange import Exchange, Operation
+from gateway.exchange import Exchange, InferenceCall, Operation
 from gateway.wire.dialect import Dialect
 
 STREAM_HEADERS = (
@@ -23,24 +23,28 @@ STREAM_HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class InferenceConfig:
-    """`max_body_bytes` None means no bound."""
+    """`max_body_bytes` None means no bound. `session_header`, in lower case, names a session."""
 
     max_body_bytes: int | None = 32 * 1024 * 1024
+    session_header: bytes | None = None
 
 
 class AsgiClient:
     """dispatch's Client over ASGI."""
 
-    __slots__ = ("_exchange", "_has_begun", "_limit_headers", "_send")
+    __slots__ = ("_dialect", "_exchange", "_has_begun", "_limit_headers", "_send")
 
-    def __init__(self, send: Send, exchange: Exchange, limit_headers: LimitHeaders) -> None:
+    def __init__(
+        self, send: Send, exchange: Exchange, dialect: Dialect, limit_headers: LimitHeaders
+    ) -> None:
         self._send = send
         self._exchange = exchange
+        self._dialect = dialect
         self._limit_headers = limit_headers
         self._has_begun = False
 
     async def answer(self, *, content_type: bytes, body: bytes) -> None:
-        headers = self._limit_headers(self._exchange)
+        headers = self._limit_headers(self._exchange, self._dialect)
         await respond(self._send, status=200, body=body, content_type=content_type, headers=headers)
 
     async def send(self, chunk: bytes) -> None:
@@ -55,7 +59,8 @@ class AsgiClient:
 
     async def _begin(self) -> None:
         self._has_begun = True
-        headers = [*STREAM_HEADERS, *self._limit_headers(self._exchange)]
+        limits = self._limit_headers(self._exchange, self._dialect)
+        headers = [*STREAM_HEADERS, *limits]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
@@ -66,7 +71,6 @@ class InferenceEndpoint:
         self,
         operation: Operation,
         *,
-        dialect: Dialect,
         dispatch: Dispatcher,
         lifecycle: Lifecycle,
         limit_headers: LimitHeaders,
@@ -75,7 +79,6 @@ class InferenceEndpoint:
         config: InferenceConfig,
     ) -> None:
         self._operation = operation
-        self._dialect = dialect
         self._dispatch = dispatch
         self._lifecycle = lifecycle
         self._limit_headers = limit_headers
@@ -85,13 +88,19 @@ class InferenceEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._lifecycle.admit()
-        exchange = exchange_of(scope)
+        exchange, dialect = exchange_of(scope), dialect_of(scope)
         limit_bytes = self._config.max_body_bytes
         began_at = self._clock.monotonic()
         body = await read_json_body(scope, receive, limit_bytes=limit_bytes, memory=self._memory)
         exchange.upload_seconds = self._clock.monotonic() - began_at
-        call = self._dialect.parse(self._operation, body)
-        client = AsgiClient(send, exchange, self._limit_headers)
+        await self.answer(dialect.parse(self._operation, body), scope, send)
+
+    async def answer(self, call: InferenceCall, scope: Scope, send: Send) -> None:
+        """Dispatch a call that was read, be it here or by who reads other bodies than JSON."""
+        exchange = exchange_of(scope)
+        if self._config.session_header is not None:
+            exchange.session = header(scope, self._config.session_header)
+        client = AsgiClient(send, exchange, dialect_of(scope), self._limit_headers)
         with Interruption() as interruption:
             self._lifecycle.enter(interruption)
             # Without this the GPU writes to nobody: sending to a client that left is no error.

@@ -1,21 +1,11 @@
-"""The x-ratelimit-* headers of OpenAI: what a caller has left, and when it comes back."""
+"""What a caller has left of its limits, told with every answer."""
 
 from datetime import datetime
-from functools import lru_cache
 
 from gateway.clock import Clock
-from gateway.exchange import Exchange
+from gateway.exchange import Allowance, Exchange
 from gateway.quota.ledger import Ledger
-from gateway.ratelimit import Decision
-
-
-def request_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
-    """The per-key request window."""
-    return [
-        (b"x-ratelimit-limit-requests", b"%d" % decision.limit),
-        (b"x-ratelimit-remaining-requests", b"%d" % decision.remaining),
-        (b"x-ratelimit-reset-requests", go_duration(decision.reset_after_seconds)),
-    ]
+from gateway.wire.dialect import Dialect
 
 
 class LimitHeaders:
@@ -24,38 +14,15 @@ class LimitHeaders:
     def __init__(self, *, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._reset_text = lru_cache(maxsize=4)(self._until)
 
-    def __call__(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    def __call__(self, exchange: Exchange, dialect: Dialect) -> list[tuple[bytes, bytes]]:
+        now = self._clock.now()
+        return dialect.limit_headers(exchange.request_window, self._tokens(exchange, now), now=now)
+
+    def _tokens(self, exchange: Exchange, now: datetime) -> Allowance | None:
         if exchange.principal is None:
-            return exchange.limit_headers
-        standing = self._ledger.standing(exchange.principal)
-        if standing.limit is None or standing.remaining is None:
-            return exchange.limit_headers
-        second = int(self._clock.monotonic())
-        return [
-            *exchange.limit_headers,
-            (b"x-ratelimit-limit-tokens", b"%d" % standing.limit),
-            (b"x-ratelimit-remaining-tokens", b"%d" % standing.remaining),
-            (b"x-ratelimit-reset-tokens", self._reset_text(standing.resets_at, second)),
-        ]
-
-    def _until(self, resets_at: datetime, _second: int) -> bytes:
-        """Worked out once a second, which the second argument stands for."""
-        return go_duration((resets_at - self._clock.now()).total_seconds())
-
-
-def go_duration(seconds: float) -> bytes:
-    """OpenAI writes resets as Go durations: 12ms, 1s, 6m0s, 9h10m0s."""
-    if seconds < 1:
-        return b"%dms" % round(max(seconds, 0) * 1000)
-    return _whole_duration(round(seconds))
-
-
-@lru_cache(maxsize=1024)
-def _whole_duration(seconds: int) -> bytes:
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return b"%dh%dm%ds" % (hours, minutes, rest)
-    return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest
+            return None
+        limit, _, _, remaining, resets_at = self._ledger.standing(exchange.principal)
+        if limit is None or remaining is None:
+            return None
+        return Allowance(limit, remaining, (resets_at - now).total_seconds())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from gateway.clock import Clock
 from gateway.edge.asgi import ASGIApp, Message, Receive, Scope, Send
+from gateway.edge.dialects import Dialects
 from gateway.edge.origin import Origin
 from gateway.exchange import Exchange
 from gateway.telemetry.recorder import Recorder
@@ -19,11 +20,20 @@ TRACESTATE_BYTES_MAX = 512
 
 
 class Observe:
-    """Every request gets an id, a start time and one record, whatever happens inside."""
+    """Every request gets an id, a start time, a dialect and one record, whatever happens inside."""
 
-    def __init__(self, app: ASGIApp, *, recorder: Recorder, clock: Clock, origin: Origin) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        recorder: Recorder,
+        clock: Clock,
+        origin: Origin,
+        dialects: Dialects,
+    ) -> None:
         self._app = app
         self._recorder = recorder
+        self._dialects = dialects
         self._clock = clock
         self._origin = origin
         # Unique across restarts and machines by its random part, within one by the number.
@@ -35,12 +45,13 @@ class Observe:
             await self._app(scope, receive, send)
             return
         exchange = self._open(scope)
-        request_id = (b"x-request-id", exchange.request_id.encode("ascii"))
+        dialect = scope["gateway.dialect"] = self._dialects.of(scope)
+        identity = dialect.identity_headers(exchange.request_id.encode("ascii"))
 
         async def observed_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"].append(request_id)
+                message["headers"].extend(identity)
             else:
                 exchange.bytes_sent += len(message["body"])
             await send(message)

@@ -6,12 +6,21 @@ from ipaddress import ip_network
 from urllib.parse import parse_qs
 
 import gateway
-from gateway.edge.asgi import Receive, Scope, Send, exchange_of, header, respond, respond_json
+from gateway.edge.asgi import (
+    Receive,
+    Scope,
+    Send,
+    dialect_of,
+    exchange_of,
+    header,
+    respond,
+    respond_json,
+)
 from gateway.edge.origin import Network, Origin, lies_in
 from gateway.errors import InvalidRequest, ModelNotFound, PermissionDenied
-from gateway.exchange import ServedModel
 from gateway.quota.ledger import Ledger
 from gateway.routing.pool import UpstreamPool
+from gateway.routing.standing import Standing
 from gateway.telemetry.metrics import Metrics
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -50,21 +59,31 @@ class MetricsAccess:
     allow: tuple[Network, ...] = ()
 
 
-class MetricsPage:
-    """Prometheus' exposition, for loopback and METRICS_ALLOW only.
+class Visitors:
+    """Who may see how things are inside: loopback and METRICS_ALLOW.
 
-    What came through a proxy that is not trusted is refused: its peer address says nothing.
+    Not what came through a proxy that is not trusted: its peer address says nothing.
     """
 
-    def __init__(self, metrics: Metrics, *, origin: Origin, access: MetricsAccess) -> None:
-        self._metrics = metrics
+    def __init__(self, origin: Origin, access: MetricsAccess) -> None:
         self._origin = origin
         self._networks = (*LOOPBACK, *access.allow)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def admit(self, scope: Scope) -> bool:
         address = exchange_of(scope).client_address
         is_direct = self._origin.is_direct(scope["client"], dict(scope["headers"]))
-        if not is_direct or not lies_in(address, self._networks):
+        return is_direct and lies_in(address, self._networks)
+
+
+class MetricsPage:
+    """Prometheus' exposition, for loopback and METRICS_ALLOW only."""
+
+    def __init__(self, metrics: Metrics, *, origin: Origin, access: MetricsAccess) -> None:
+        self._metrics = metrics
+        self._visitors = Visitors(origin, access)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._visitors.admit(scope):
             raise PermissionDenied(
                 "Metrics are for loopback and the networks in METRICS_ALLOW only.",
                 code="metrics_not_allowed",
@@ -74,16 +93,38 @@ class MetricsPage:
         await respond(send, status=200, body=body, content_type=content_type)
 
 
+class UpstreamsPage:
+    """GET /health/upstreams: 200 when every model has a healthy upstream, else 503.
+
+    Which ones there are and how each is stays with loopback and METRICS_ALLOW; the others are
+    told the bare status.
+    """
+
+    def __init__(
+        self, look: Callable[[], Standing], *, origin: Origin, access: MetricsAccess
+    ) -> None:
+        self._look = look
+        self._visitors = Visitors(origin, access)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        standing = self._look()
+        document: dict[str, object] = {"status": standing.word}
+        if self._visitors.admit(scope):
+            document["missing"] = standing.missing
+            document["generation"] = standing.generation
+            document["upstreams"] = standing.upstreams
+        await respond_json(send, document, status=200 if standing.is_whole else 503)
+
+
 class Models:
-    """GET /v1/models: what this key may use, in OpenAI's shape with vLLM's max_model_len."""
+    """GET /v1/models: what this key may use, in the shape of the caller's dialect."""
 
     def __init__(self, pool: UpstreamPool) -> None:
         self._pool = pool
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        may_use = exchange_of(scope).caller.may_use
-        models = [_card(model) for model in self._pool.models() if may_use(model.name)]
-        await respond_json(send, {"object": "list", "data": models})
+        models = self._pool.catalogue.listing(exchange_of(scope).caller)
+        await respond_json(send, dialect_of(scope).model_list(models))
 
 
 class Model:
@@ -95,10 +136,9 @@ class Model:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path"].removeprefix(self._prefix)
-        may_use = exchange_of(scope).caller.may_use
-        for model in self._pool.models():
-            if model.name == name and may_use(name):
-                await respond_json(send, _card(model))
+        for model in self._pool.catalogue.listing(exchange_of(scope).caller):
+            if model.name == name:
+                await respond_json(send, dialect_of(scope).model_card(model))
                 return
         raise ModelNotFound(f"The model '{name[:200]}' is not served here.", param="model")
 
@@ -113,16 +153,6 @@ class Usage:
         days = _days(scope["query_string"])
         report = await self._ledger.report(exchange_of(scope).caller, days=days)
         await respond_json(send, report.to_dict(), headers=[(b"cache-control", b"no-store")])
-
-
-def _card(model: ServedModel) -> dict[str, object]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "vllm",
-        "max_model_len": model.context_tokens,
-    }
 
 
 def _days(query: bytes) -> int:

@@ -1,9 +1,8 @@
 """Limits on requests: per address before any key is looked at, per key after it."""
 
 from gateway.edge.asgi import ASGIApp, Receive, Scope, Send, exchange_of
-from gateway.edge.limits import request_headers
 from gateway.errors import ConcurrencyExceeded, RateLimitExceeded, Refusal
-from gateway.exchange import Exchange, Principal, RateLimit
+from gateway.exchange import Allowance, Exchange, Principal, RateLimit
 from gateway.quota.ledger import Ledger
 from gateway.ratelimit import ConcurrencyLimiter, Decision, RateLimiter, client_network
 
@@ -67,7 +66,7 @@ class ThrottleKey:
             try:
                 decision = self._limiter.hit("key:" + principal.key_id, principal.rate_limits)
                 if principal.rate_limits:
-                    exchange.limit_headers = request_headers(decision)
+                    exchange.request_window = Allowance(*decision[1:4])
                 if not decision.allowed:
                     raise _too_many(decision, limit="key_rate", who="with this key")
                 await self._inner(exchange, scope, receive, send)

@@ -1,7 +1,7 @@
 """The prober: asks each upstream how it is, so that recovery needs nobody."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -19,25 +19,26 @@ class ProberConfig:
 
 
 class HealthProber:
-    """Owns one background task per upstream from enter to exit.
+    """Owns one background task per upstream, from `begin` or entering to `end` or leaving.
 
     `on_change` hears of an upstream whose health or reason differs from before.
     """
 
     def __init__(
         self,
-        upstreams: Sequence[Upstream],
+        upstreams: Iterable[Upstream] = (),
         *,
         config: ProberConfig,
         on_change: Callable[[Upstream], None],
     ) -> None:
-        self._upstreams = upstreams
+        self._upstreams = tuple(upstreams)
         self._config = config
         self._on_change = on_change
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[Upstream, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._watch(upstream)) for upstream in self._upstreams]
+        for upstream in self._upstreams:
+            self.begin(upstream)
         return self
 
     async def __aexit__(
@@ -46,9 +47,19 @@ class HealthProber:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def begin(self, upstream: Upstream) -> None:
+        """Look at one more from now on."""
+        self._tasks[upstream] = asyncio.create_task(self._watch(upstream))
+
+    def end(self, upstream: Upstream) -> None:
+        """Look at it no more."""
+        self._tasks.pop(upstream).cancel()
 
     async def _watch(self, upstream: Upstream) -> None:
         while True:

@@ -1,152 +1,114 @@
-"""The set of upstreams: which models exist, and a lease on one that serves them."""
+"""The set of upstreams: who serves what, and a lease on one that can be asked."""
 
-from collections.abc import Callable, Collection, Sequence
-from difflib import get_close_matches
-from types import TracebackType
-from typing import Self
+from collections.abc import Collection, Iterable
 
-from gateway.breaker import Permit
-from gateway.errors import (
-    InvalidRequest,
-    ModelNotFound,
-    UpstreamFailed,
-    UpstreamMisconfigured,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-)
-from gateway.exchange import ServedModel
+from gateway.errors import Overloaded, UpstreamUnavailable
+from gateway.exchange import Operation
+from gateway.routing.aliases import Aliases
+from gateway.routing.catalogue import Catalogue
+from gateway.routing.demand import RoutingDemand
+from gateway.routing.lease import Lease
 from gateway.routing.policy import SelectionPolicy
+from gateway.routing.replicas import Replicas, replicas_of
 from gateway.routing.upstream import Upstream
 
-
-class Lease:
-    """A slot at one upstream and its breaker's permit, given back on leaving the block.
-
-    Leaving by an upstream's failure counts against it, as `judge` has it. All else without a
-    verdict is neutral: the client left, or nothing was learnt.
-    """
-
-    __slots__ = ("_permit", "upstream")
-
-    def __init__(self, upstream: Upstream, permit: Permit) -> None:
-        self.upstream = upstream
-        self._permit = permit
-        upstream.in_flight += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.upstream.in_flight -= 1
-        self.judge(error)
-        self._permit.release()
-
-    def begin_answer(self) -> None:
-        """A sound answer has begun: a probe has made its point and need not last a whole stream."""
-        if self._permit.is_probe:
-            self._permit.succeed()
-
-    def succeed(self) -> None:
-        self._permit.succeed()
-
-    def judge(self, error: BaseException | None) -> None:
-        """Count against the upstream what is its failure. Neutral are a 4xx, which an engine
-        that is dead can say too, and a wrong set-up, which no pause mends."""
-        if isinstance(error, UpstreamMisconfigured):
-            return
-        if isinstance(error, UpstreamFailed | UpstreamTimeout | UpstreamUnavailable):
-            self.fail()
-
-    def fail(self) -> None:
-        """The upstream failed this call, be it after a good beginning."""
-        if not self._permit.fail():
-            self.upstream.breaker.record_failure()
+FULL_RETRY_SECONDS = 1.0
 
 
 class UpstreamPool:
-    """Membership, and who may be asked now."""
+    """Membership, and who may be asked now.
+
+    What follows from membership, health and models is worked out when one of them has changed:
+    a call only looks it up.
+    """
 
     def __init__(
         self,
-        upstreams: Sequence[Upstream],
+        upstreams: Iterable[Upstream] = (),
         *,
         policy: SelectionPolicy,
         default_model: str | None,
+        aliases: Aliases | None = None,
     ) -> None:
-        self.upstreams = tuple(upstreams)
         self._policy = policy
         self._default_model = default_model
+        self.upstreams: tuple[Upstream, ...] = ()
+        self.replace(upstreams, aliases=Aliases({}) if aliases is None else aliases)
 
-    def models(self) -> list[ServedModel]:
-        """The union of what the upstreams serve, by name."""
-        union: dict[str, ServedModel] = {}
+    def replace(self, upstreams: Iterable[Upstream], *, aliases: Aliases) -> None:
+        """Another generation, whole: who is not in it gets no more calls."""
+        self.upstreams = tuple(upstreams)
+        self._aliases = aliases
         for upstream in self.upstreams:
-            for name, model in upstream.models.items():
-                union.setdefault(name, model)
-        return [union[name] for name in sorted(union)]
+            upstream.on_change = self.forget_choices
+        self.forget_choices()
 
-    def resolve(self, name: str, *, visible: Callable[[str], bool]) -> ServedModel:
-        """The model a client named, or the only sensible one if it named none.
+    def forget_choices(self) -> None:
+        """Something that choices were made by has changed."""
+        self._replicas: dict[tuple[str, Operation], Replicas] = {}
+        self._catalogue: Catalogue | None = None
 
-        Raises ModelNotFound, InvalidRequest if none was named, or UpstreamUnavailable while an
-        upstream that might serve it has never been reached. `visible` keeps other keys' models
-        out of the suggestions.
-        """
-        name = name or self._default_name(visible)
-        for upstream in self.upstreams:
-            model = upstream.models.get(name)
-            if model is not None:
-                return model
-        if not all(upstream.was_discovered for upstream in self.upstreams):
-            raise UpstreamUnavailable(
-                "The model server has not answered yet; it may be starting.",
-                retry_after_seconds=2.0,
+    @property
+    def aliases(self) -> Aliases:
+        return self._aliases
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is served here now, by whichever name."""
+        if self._catalogue is None:
+            self._catalogue = Catalogue(
+                self.upstreams, aliases=self._aliases, default_model=self._default_model
             )
-        known = [model.name for model in self.models() if visible(model.name)]
-        if not name:
-            served = f" Served here: {', '.join(known)}." if known else ""
-            raise InvalidRequest(
-                f"Name a model: 'model' is missing.{served}",
-                code="missing_required_parameter",
-                param="model",
+        return self._catalogue
+
+    def replicas(self, demand: RoutingDemand) -> Replicas:
+        """Who serves this, well or not."""
+        key = demand[:2]
+        replicas = self._replicas.get(key)
+        if replicas is None:
+            model, operation = key
+            replicas = replicas_of(
+                u for u in self.upstreams if model in u.models and operation in u.accepts
             )
-        raise ModelNotFound(_unknown_model(name, known), param="model")
+            self._replicas[key] = replicas
+        return replicas
 
-    def _default_name(self, visible: Callable[[str], bool]) -> str:
-        if self._default_model:
-            return self._default_model
-        names = [model.name for model in self.models() if visible(model.name)]
-        return names[0] if len(names) == 1 else ""
+    def choose(self, demand: RoutingDemand, besides: Collection[Upstream] = ()) -> Upstream | None:
+        """Who would be asked now; None: nobody can be."""
+        for tier in self.replicas(demand).tiers:
+            upstream = self._policy.pick(tier, demand, besides)
+            if upstream is not None:
+                return upstream
+        return None
 
-    def lease(self, model: str, *, besides: Collection[Upstream]) -> Lease:
-        """A slot at an upstream that serves the model and is not in `besides`.
+    def lease(self, demand: RoutingDemand, *, besides: Collection[Upstream] = ()) -> Lease:
+        """A slot at an upstream that serves what is wanted and is not in `besides`.
 
         Raises UpstreamUnavailable when there is none, or when every breaker is open; then with
-        the time until the first of them lets a probe pass.
+        the time until the first of them lets a probe pass. Raises Overloaded when all that could
+        be asked are full: each is at its max_in_flight, and their queue is the gateway's own.
         """
-        serving = [u for u in self.upstreams if model in u.models and u not in besides]
-        if not serving:
-            raise UpstreamUnavailable(
-                "No other upstream serves this model.", retry_after_seconds=1.0
-            )
-        permitted = [u for u in serving if u.breaker.permits]
-        if not permitted:
-            wait_seconds = min(u.breaker.retry_after_seconds for u in serving)
-            raise UpstreamUnavailable(
-                "The model server is failing and is left alone for now (circuit breaker open).",
-                code="circuit_open",
-                retry_after_seconds=wait_seconds,
-            )
-        upstream = self._policy.pick(permitted)
+        upstream = self.choose(demand, besides)
+        if upstream is None:
+            raise self._nobody(demand, besides)
         return Lease(upstream, upstream.breaker.acquire())
 
-
-def _unknown_model(name: str, known: list[str]) -> str:
-    near = get_close_matches(name[:200], known, n=3, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(near)}?" if near else " GET /v1/models lists what is."
-    return f"The model '{name[:200]}' is not served here.{hint}"
+    def _nobody(
+        self, demand: RoutingDemand, besides: Collection[Upstream]
+    ) -> UpstreamUnavailable | Overloaded:
+        serving = [u for u in self.replicas(demand).upstreams if u not in besides]
+        if not serving:
+            return UpstreamUnavailable(
+                "No other upstream serves this model.", retry_after_seconds=1.0
+            )
+        if any(u.breaker.permits and u.is_full for u in serving):
+            return Overloaded(
+                "Every replica of this model has as many calls as it may take (max_in_flight).",
+                retry_after_seconds=FULL_RETRY_SECONDS,
+            )
+        wait_seconds = min(u.breaker.retry_after_seconds for u in serving)
+        return UpstreamUnavailable(
+            "The model server is failing and is left alone for now (circuit breaker open).",
+            code="circuit_open",
+            retry_after_seconds=wait_seconds,
+        )

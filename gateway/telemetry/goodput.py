@@ -6,7 +6,13 @@ from typing import NamedTuple
 from gateway.exchange import Exchange, Operation, Outcome
 
 GENERATING = frozenset(
-    operation.value for operation in (Operation.CHAT, Operation.COMPLETIONS, Operation.RESPONSES)
+    operation.value
+    for operation in (
+        Operation.CHAT,
+        Operation.COMPLETIONS,
+        Operation.RESPONSES,
+        Operation.MESSAGES,
+    )
 )
 # Whoever asked for nonsense, too much, or left, is no witness of how quick the answers are.
 JUDGED = frozenset({Outcome.OK, Outcome.ERROR, Outcome.TRUNCATED})

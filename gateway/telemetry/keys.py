@@ -105,7 +105,7 @@ class KeyTallies:
         for name in self._named.keys() - names:
             del self._named[name]
             for family in self.families:
-                family.drop_all(name)
+                family.drop_all(name, label="key")
 
 
 class QuotaFamily:

@@ -10,7 +10,13 @@ from gateway.telemetry.exposition import Family, negotiate, render
 from gateway.telemetry.goodput import GENERATING, JUDGED, Slo, pace_of
 from gateway.telemetry.keys import KeyTallies, Standings
 from gateway.telemetry.tallies import Counters, Distribution, Distributions, Exemplar, Tally
-from gateway.telemetry.watched import ProcessNumbers, WatchedFamily, WatchedValue
+from gateway.telemetry.watched import (
+    ProcessNumbers,
+    ReadSeries,
+    WatchedFamily,
+    WatchedSeries,
+    WatchedValue,
+)
 
 PREFIX = "gateway_"
 TTFT_BUCKETS = (
@@ -168,6 +174,12 @@ class Metrics:
         for state in circuit_states:
             self.transitions.child(name, state)
 
+    def forget_upstream(self, name: str) -> None:
+        """It is gone for good: its series would stand still for ever."""
+        for family in (self.requests, self.first_token, self.aborts, self.faults, self.transitions):
+            family.drop_all(name, label="upstream")
+        self._series = {key: series for key, series in self._series.items() if key[2] != name}
+
     def count(
         self,
         exchange: Exchange,
@@ -241,6 +253,10 @@ class Metrics:
             self._watched[value.name] = family
             self._families.append(family)
         family.add(value.labels, value.read)
+
+    def watch_each(self, name: str, text: str, read: ReadSeries) -> None:
+        """A gauge whose series somebody else owns, adds and takes away."""
+        self._families.append(WatchedSeries(PREFIX + name, text, read=read))
 
     def watch_keys(self, standings: Standings) -> None:
         """Where every valid key stands, asked when it is scraped and taken a few at a time."""

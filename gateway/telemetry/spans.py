@@ -18,7 +18,7 @@ from opentelemetry.sdk.resources import Resource as DetectedResource
 
 import gateway
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange, Operation, Outcome
+from gateway.exchange import STAND_INS, Exchange, Operation, Outcome
 
 Value = str | int | float | bool
 FAILED = frozenset({Outcome.ERROR, Outcome.TRUNCATED})
@@ -26,9 +26,12 @@ FAILED = frozenset({Outcome.ERROR, Outcome.TRUNCATED})
 OPERATIONS = {
     Operation.CHAT.value: "chat",
     Operation.RESPONSES.value: "chat",
+    Operation.MESSAGES.value: "chat",
     Operation.COMPLETIONS.value: "text_completion",
     Operation.EMBEDDINGS.value: "embeddings",
 }
+# Where the answer to a route may have come from besides the same path; all else only counted.
+ELSEWHERE = {asked.value: served.value for asked, served in STAND_INS.items()}
 METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 )
@@ -134,7 +137,7 @@ class FinishedTrace(NamedTuple):
                 flags=KNOWN_REMOTE | IS_REMOTE,
             )
         for call, following in zip(self.calls, self.calls[1:], strict=False):
-            if call.error and following.path == call.path:
+            if call.error and self._is_answer(following) == self._is_answer(call):
                 event = span.events.add(name="failover", time_unix_nano=self._ns(call.ended_at))
                 _add(
                     event.attributes,
@@ -158,7 +161,7 @@ class FinishedTrace(NamedTuple):
             "gen_ai.request.max_tokens": call.output_limit,
             "error.type": error or None,
         }
-        if call is self.calls[-1] and call.path == exchange.route:
+        if call is self.calls[-1] and self._is_answer(call):
             facts |= self._answer(call)
             if exchange.first_token_at is not None:
                 span.events.add(
@@ -168,6 +171,11 @@ class FinishedTrace(NamedTuple):
         if error and call.error != CANCELLED:
             span.status.code = Status.STATUS_CODE_ERROR
             span.status.message = error
+
+    def _is_answer(self, call: UpstreamCall) -> bool:
+        """Whether the call was for the answer itself, and not for a count before it."""
+        route = self.exchange.route
+        return call.path in (route, ELSEWHERE.get(route))
 
     def _answer(self, call: UpstreamCall) -> dict[str, Value | None]:
         """What only the call that was answered has."""

@@ -83,9 +83,10 @@ class _Family(Generic[Child]):
             child = self._children[labels] = self._new()
         return child
 
-    def drop_all(self, first_label: str) -> None:
-        """Forget every child with this first label; whoever still holds one counts for nobody."""
-        for labels in [labels for labels in self._children if labels[0] == first_label]:
+    def drop_all(self, value: str, *, label: str) -> None:
+        """Forget every child with this label; whoever still holds one counts for nobody."""
+        place = self._labels.index(label)
+        for labels in [labels for labels in self._children if labels[place] == value]:
             del self._children[labels], self._templates[labels]
 
     def _template(self, labels: tuple[str, ...]) -> str:

@@ -11,6 +11,9 @@ from prometheus_client.process_collector import ProcessCollector
 from gateway.telemetry.exposition import number
 from gateway.telemetry.tallies import label_text
 
+Labels = tuple[tuple[str, str], ...]
+ReadSeries = Callable[[], Iterable[tuple[Labels, float]]]
+
 
 @dataclass(frozen=True, slots=True)
 class WatchedValue:
@@ -40,6 +43,22 @@ class WatchedFamily:
         name = self.name + "_total" if self.kind == "counter" else self.name
         for labels, read in self._values:
             yield f"{name}{labels} {number(read())}\n"
+
+
+class WatchedSeries:
+    """One gauge whose series come and go: `read` yields those there are when it is scraped."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, help_text: str, *, read: ReadSeries) -> None:
+        self.name = name
+        self.help = help_text
+        self._read = read
+
+    def texts(self, *, is_openmetrics: bool) -> Iterator[str]:
+        for labels, value in self._read():
+            names, values = [name for name, _ in labels], [text for _, text in labels]
+            yield f"{self.name}{label_text(names, values)} {number(value)}\n"
 
 
 class SampledFamily:

@@ -9,7 +9,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from gateway.errors import UpstreamFailed, UpstreamUnreachable
-from gateway.exchange import UpstreamAnswer
+from gateway.exchange import JSON_TYPE, UpstreamAnswer
 from gateway.transport.config import TransportConfig
 from gateway.transport.connection import StaleConnection, UpstreamConnection
 
@@ -113,15 +113,21 @@ class UpstreamClient:
         return len(self._connections)
 
     async def send(
-        self, path: str, body: bytes, headers: list[tuple[bytes, bytes]], *, is_stream: bool
+        self,
+        path: str,
+        body: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        is_stream: bool,
+        content_type: bytes = JSON_TYPE,
     ) -> UpstreamAnswer:
-        """POST a JSON body to one of our constant paths; returns when the head has arrived.
+        """POST a body to one of our constant paths; returns when the head has arrived.
 
         Raises UpstreamUnreachable when no connection can be made, UpstreamFailed and
         UpstreamTimeout otherwise. A kept-alive connection that turns out closed before any
         byte of the answer is replaced once, unseen: vLLM closes idle ones after 5 s.
         """
-        request = self._request(path, len(body), headers)
+        request = self._request(path, len(body), [(b"content-type", content_type), *headers])
         connection = self._take_idle()
         if connection is not None:
             try:
@@ -198,7 +204,6 @@ class UpstreamClient:
 def _fixed_headers(host: str, api_key: str | None) -> bytes:
     lines = [
         b"host: " + host.encode("ascii"),
-        b"content-type: application/json",
         b"accept-encoding: identity",
         b"user-agent: vllm-gateway",
     ]

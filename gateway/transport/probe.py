@@ -12,7 +12,8 @@ PATIENCE_SECONDS = 10.0
 
 
 class HttpProbe:
-    """GET /health, then GET /v1/models with the upstream's key.
+    """GET /health, then GET /v1/models with the upstream's key, and once whether it has
+    /v1/messages: a GET of that path is 405 where it exists, and 404 where it does not.
 
     A refused connection or a 503 counts at once; silence counts after three probes in a row,
     since a vLLM that is busy loading a batch may be slow to say that it is well. An answer that
@@ -25,11 +26,16 @@ class HttpProbe:
         url: str,
         client: httpx2.AsyncClient,
         api_key: str | None,
+        health_path: str = "/health",
+        asks_for_messages: bool = False,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._url = url.rstrip("/")
         self._client = client
         self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._health_path = health_path
+        self._asks_for_messages = asks_for_messages
+        self._speaks_messages: bool | None = None
         self._patience_seconds = patience_seconds
         self._silent_probes = 0
         self._last = Health(is_healthy=False, reason="not asked yet")
@@ -50,14 +56,17 @@ class HttpProbe:
                 reason=f"nothing answers at {self._url}: start vLLM there (make vllm, "
                 "make vllm-cpu or make sim) or set VLLM_URL",
             )
+        if not self._last.is_healthy:
+            self._speaks_messages = None  # What comes back may be another version.
         return self._last
 
     async def _ask(self) -> Health:
-        health = await self._client.get(f"{self._url}/health", headers=self._headers)
+        health = await self._get(self._health_path)
         if health.status_code >= 500:
-            reason = f"{self._url}/health says {health.status_code}: its engine is not running"
+            place = f"{self._url}{self._health_path}"
+            reason = f"{place} says {health.status_code}: its engine is not running"
             return Health(is_healthy=False, reason=reason)
-        listing = await self._client.get(f"{self._url}/v1/models", headers=self._headers)
+        listing = await self._get("/v1/models")
         if listing.status_code in (401, 403):
             reason = f"{self._url} refuses our key: VLLM_API_KEY must be vLLM's --api-key"
             return Health(is_healthy=False, reason=reason)
@@ -65,7 +74,13 @@ class HttpProbe:
         if not models:
             reason = f"{self._url}/v1/models lists no model (status {listing.status_code})"
             return Health(is_healthy=False, reason=reason)
-        return Health(is_healthy=True, models=models)
+        if self._asks_for_messages and self._speaks_messages is None:
+            answer = await self._get("/v1/messages")
+            self._speaks_messages = answer.status_code == 405
+        return Health(is_healthy=True, models=models, speaks_messages=self._speaks_messages)
+
+    async def _get(self, path: str) -> httpx2.Response:
+        return await self._client.get(f"{self._url}{path}", headers=self._headers)
 
 
 def _models(listing: httpx2.Response) -> tuple[ServedModel, ...]:

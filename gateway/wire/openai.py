@@ -1,11 +1,14 @@
 """The OpenAI dialect, as vLLM speaks it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from gateway.errors import GatewayError, InvalidRequest
-from gateway.exchange import Operation
-from gateway.wire import openai_errors
+from gateway.exchange import Allowance, Operation, ServedModel
+from gateway.wire import openai_errors, openai_limits, openai_models
+from gateway.wire.openai_audio import AudioCall, parse_audio
 from gateway.wire.openai_calls import OUTPUT_LIMIT_FIELDS, OpenAICall
 from gateway.wire.openai_checks import Fields
 from gateway.wire.openai_fields import DROPPED_FIELDS, REFUSED_FIELDS, refuse_fields
@@ -50,7 +53,7 @@ class OpenAIDialect:
             operation=operation,
             document=document,
             dropped_fields=self._config.dropped_fields,
-            model=fields.text("model"),
+            model=fields.model(),
             is_stream=is_stream,
             choices_per_prompt=self._choices(operation, fields),
             output_limit=_output_limit(operation, fields),
@@ -59,16 +62,38 @@ class OpenAIDialect:
             wishes=_wishes(operation, fields, is_stream=is_stream),
         )
 
+    def parse_form(self, operation: Operation, body: bytes, content_type: bytes) -> AudioCall:
+        """Read a request whose body is a form. Raises as `parse` does."""
+        return parse_audio(
+            operation,
+            body,
+            content_type,
+            refused_fields=self._config.refused_fields,
+            dropped_fields=self._config.dropped_fields,
+        )
+
+    def status_of(self, error: GatewayError) -> int:
+        return error.status
+
     def render_error(self, error: GatewayError, *, request_id: str) -> bytes:
         return openai_errors.error_body(error)
 
     def error_event(self, error: GatewayError, *, request_id: str) -> bytes:
         return b"data: " + openai_errors.error_body(error) + b"\n\n"
 
-    def read_rejection(
-        self, status: int, body: bytes, *, retry_after_seconds: float | None
-    ) -> GatewayError:
-        return openai_errors.read_rejection(status, body, retry_after_seconds=retry_after_seconds)
+    def identity_headers(self, request_id: bytes) -> list[tuple[bytes, bytes]]:
+        return [(b"x-request-id", request_id)]
+
+    def limit_headers(
+        self, requests: Allowance | None, tokens: Allowance | None, *, now: datetime
+    ) -> list[tuple[bytes, bytes]]:
+        return openai_limits.limit_headers(requests, tokens)
+
+    def model_list(self, models: Sequence[ServedModel]) -> Mapping[str, object]:
+        return openai_models.model_list(models)
+
+    def model_card(self, model: ServedModel) -> Mapping[str, object]:
+        return openai_models.model_card(model)
 
     def _require_allowed(self, document: StrictObject, fields: Fields) -> MediaLoad:
         refused = self._config.refused_fields
@@ -104,10 +129,25 @@ def _read_prompt(
     if operation is Operation.COMPLETIONS:
         return read_prompts(fields.get("prompt"), param="prompt")
     if operation in _PAIRS:
+        _check_pairs(operation, checked)
         return pair_prompt(fields, body_bytes, media)
-    if operation is Operation.EMBEDDINGS and not checked.holds_conversation():
-        return read_prompts(fields.get("input"), param="input")
+    if operation is Operation.EMBEDDINGS:
+        checked.integer("dimensions", least=1)
+        # vLLM's other formats are no JSON: their usage could not be read.
+        checked.require_one_of("encoding_format", ("float", "base64"))
+        if not checked.holds_conversation():
+            return read_prompts(fields.get("input"), param="input")
     return chat_prompt(fields, body_bytes, media)
+
+
+def _check_pairs(operation: Operation, checked: Fields) -> None:
+    if operation is Operation.RERANK:
+        checked.require_side("query")
+        checked.require_side("documents")
+        checked.integer("top_n", least=0)
+    elif "text_1" in checked or "text_2" in checked:
+        checked.require_side("text_1")
+        checked.require_side("text_2")
 
 
 def _output_limit(operation: Operation, fields: Fields) -> int | None:

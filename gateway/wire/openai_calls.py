@@ -1,14 +1,15 @@
 """One parsed OpenAI request: what is asked, in numbers, and the body that asks vLLM for it."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from gateway.errors import GatewayError
-from gateway.exchange import NO_USAGE, Operation, PromptSize, ResponseReader, TokenUsage
-from gateway.wire import openai_errors, openai_prompt, openai_usage
+from gateway.exchange import JSON_TYPE, NO_USAGE, Operation, PromptSize, ResponseReader, TokenUsage
+from gateway.wire import openai_errors, openai_naming, openai_prompt, openai_usage
+from gateway.wire.openai_naming import RenamedStream, renamed
 from gateway.wire.openai_responses import ResponsesStreamReader
 from gateway.wire.openai_stream import OpenAIStreamReader, StreamWishes
 from gateway.wire.strictjson import StrictObject
@@ -53,6 +54,14 @@ class OpenAICall:
     def prompt(self) -> PromptSize:
         return self.prompts.size
 
+    @property
+    def content_type(self) -> bytes:
+        return JSON_TYPE
+
+    def as_served_by(self, operations: Container[Operation]) -> "OpenAICall":
+        """This call: whoever serves it speaks OpenAI."""
+        return self
+
     def encode(self, *, model: str, output_limit: int | None) -> bytes:
         """The body for the upstream. `output_limit` only ever lowers what the caller set."""
         changes = self._output_bounds(output_limit)
@@ -75,15 +84,19 @@ class OpenAICall:
         fields, texts = self.document.fields, self.prompts.texts
         return openai_prompt.tokenize_bodies(self.operation, fields, texts, model=model)
 
-    def new_reader(self) -> ResponseReader:
+    def new_reader(self, shown_model: str = "") -> ResponseReader:
         if self.operation is Operation.RESPONSES:
-            return ResponsesStreamReader(prompt_tokens=self.prompt.estimate)
-        return OpenAIStreamReader(
-            choices_per_prompt=self.choices_per_prompt,
-            choices=self.choices,
-            prompt_tokens=self.prompt.estimate,
-            wishes=self.wishes,
-        )
+            reader: ResponseReader = ResponsesStreamReader(prompt_tokens=self.prompt.estimate)
+            path = openai_naming.RESPONSE_EVENT
+        else:
+            reader = OpenAIStreamReader(
+                choices_per_prompt=self.choices_per_prompt,
+                choices=self.choices,
+                prompt_tokens=self.prompt.estimate,
+                wishes=self.wishes,
+            )
+            path = openai_naming.ANSWER
+        return RenamedStream(reader, shown_model, path=path) if shown_model else reader
 
     def read_rejection(
         self, status: int, body: bytes, *, retry_after_seconds: float | None
@@ -93,13 +106,16 @@ class OpenAICall:
     def read_token_count(self, body: bytes) -> int:
         return openai_usage.read_token_count(body)
 
-    def read_answer(self, body: bytes) -> TokenUsage:
+    def mend_answer(self, body: bytes, shown_model: str = "") -> tuple[TokenUsage, bytes]:
+        usage = openai_usage.read_answer(body, otherwise=self._least_usage())
+        return usage, renamed(body, shown_model) if shown_model else body
+
+    def _least_usage(self) -> TokenUsage:
+        """What an answer that hides its usage has cost: one token per choice, at the very least."""
         if not self.is_metered:
-            return openai_usage.read_answer(body, otherwise=NO_USAGE)
-        # An answer that hides its usage still has one token per choice, at the very least.
+            return NO_USAGE
         generated = self.choices if self.operation in OUTPUT_LIMIT_FIELDS else 0
-        otherwise = TokenUsage(self.prompt.estimate, generated, is_estimated=True)
-        return openai_usage.read_answer(body, otherwise=otherwise)
+        return TokenUsage(self.prompt.estimate, generated, is_estimated=True)
 
     def _output_bounds(self, output_limit: int | None) -> dict[str, object]:
         names = OUTPUT_LIMIT_FIELDS.get(self.operation)

@@ -1,9 +1,21 @@
 """Typed reading of request fields: the right type, or a 400 that names the parameter."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.errors import InvalidRequest
+
+MODEL_NAME_MAX: Final = 512
+
+
+def require_short(model: str) -> str:
+    """A name that many aliases could stand for is written into every event of the answer."""
+    if len(model) > MODEL_NAME_MAX:
+        raise InvalidRequest(
+            f"'model' must be at most {MODEL_NAME_MAX} characters long.", param="model"
+        )
+    return model
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,10 @@ class Fields:
         if not isinstance(value, str):
             raise self._wrong(name, "a string")
         return value
+
+    def model(self) -> str:
+        """The model's name; empty where none is given."""
+        return require_short(self.text("model"))
 
     def flag(self, name: str) -> bool:
         value = self.values.get(name)
@@ -67,6 +83,18 @@ class Fields:
             )
         if not isinstance(self.values.get("input"), str):
             self.require_objects("input")
+
+    def require_one_of(self, name: str, allowed: Sequence[str]) -> None:
+        """A word out of a few, where it is given at all."""
+        if self.text(name) not in ("", *allowed):
+            words = " or ".join(repr(word) for word in allowed)
+            raise InvalidRequest(f"{self._path(name)!r} must be {words}.", param=self._path(name))
+
+    def require_side(self, name: str) -> None:
+        """One side of a comparison: a text, parts of other media, or a list of them."""
+        value = self.values.get(name)
+        if not isinstance(value, str | dict | list) or value == []:
+            raise self._wrong(name, "a text or a list of texts, and not empty")
 
     def holds_conversation(self) -> bool:
         """True for vLLM's embeddings of one conversation or of a list of them."""

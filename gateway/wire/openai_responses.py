@@ -8,7 +8,7 @@ from gateway.exchange import TokenUsage
 from gateway.wire.openai_errors import stream_failure
 from gateway.wire.openai_running import RunningUsage
 from gateway.wire.openai_usage import as_object, read_usage
-from gateway.wire.sse import EventSplitter, data_of, name_of
+from gateway.wire.sse import EventSplitter, named_data_of
 
 _ENDS: Final = (b"response.completed", b"response.incomplete")
 _FAILURES: Final = (b"response.failed", b"error")
@@ -66,13 +66,12 @@ class ResponsesStreamReader:
         raise UpstreamTruncated("The upstream closed its answer before the end.")
 
     def _read(self, event: bytes) -> bytes:
-        data = data_of(event)
-        if data is None:
-            return b"" if self._is_complete else event
         if self._is_complete:
-            # Some servers add chat's terminator; nothing else may follow the end.
-            return event if data.strip() == b"[DONE]" else b""
-        name = name_of(event) or _name_in(as_object(data))
+            return b""  # Some servers add chat's terminator.
+        name, data = named_data_of(event)
+        if data is None:
+            return event
+        name = name or _name_in(as_object(data))
         self._running.begin()
         if name.endswith(b".delta"):
             self._saw_content = True

@@ -102,12 +102,14 @@ class OpenAIStreamReader:
         if last is None:
             return self._walk(chunk)
         usage_ends = last.end()
+        bare = chunk[:usage_at] + chunk[usage_ends:]
+        if chunk.find(b"\n") != len(chunk) - 2:
+            bare, counts = _USAGE.subn(b"", chunk)
+            if 2 * counts != chunk.count(b"\n"):
+                # An event without a count is a token that the last count may not hold.
+                return self._walk(chunk)
         self._running.advance(as_object(chunk[usage_at + 9 : usage_ends]).get("completion_tokens"))
-        if self._wishes.continuous_usage:
-            return chunk
-        if chunk.find(_USAGE_KEY) == usage_at:
-            return chunk[:usage_at] + chunk[usage_ends:]
-        return _USAGE.sub(b"", chunk)
+        return chunk if self._wishes.continuous_usage else bare
 
     def _walk(self, chunk: bytes) -> bytes:
         if self._is_over:

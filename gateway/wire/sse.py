@@ -77,6 +77,16 @@ def name_of(event: bytes) -> bytes:
     return name
 
 
+def named_data_of(event: bytes) -> tuple[bytes, bytes | None]:
+    """What `name_of` and `data_of` say; at once for an event of one line each."""
+    if event.startswith(b"event: ") and b"\r" not in event:
+        name_ends = event.find(b"\n")
+        data_ends = event.find(b"\n", name_ends + 1)
+        if data_ends == len(event) - 2 and event.startswith(b"data: ", name_ends + 1):
+            return event[7:name_ends], event[name_ends + 7 : data_ends]
+    return name_of(event), data_of(event)
+
+
 def _fields_of(event: bytes) -> list[tuple[bytes, bytes]]:
     fields = []
     for line in _END_OF_LINE.split(event):

@@ -37,7 +37,7 @@ async def serve(config: SimulatorConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with Simulator(config, die=_exit_at_once) as simulator:
-        models = ", ".join((*config.models, *config.embedding_models))
+        models = ", ".join(config.all_models)
         print(f"simulator serving {models} on {simulator.url}", flush=True)
         await stopped.wait()
 

@@ -14,11 +14,13 @@ FINGERPRINT = f"vllm-{VLLM_VERSION}-51a1a70e"
 ID = "\x00id"
 CREATED = "\x00created"
 DETAILS = "\x00details"
+MESSAGES_USAGE = "\x00messages_usage"
 _FIELDS = (
     (b"%", b"%%"),
     (b"\\u0000id", b"%(id)b"),
     (b'"\\u0000created"', b"%(created)d"),
     (b'"\\u0000details"', b"%(details)b"),
+    (b'"\\u0000messages_usage"', b"%(messages_usage)b"),
 )
 
 
@@ -36,6 +38,7 @@ def render(work: Work, identity: Identity, cached_tokens: int | None) -> bytes:
         b"id": identity.id,
         b"created": identity.created,
         b"details": cache_details(cached_tokens),
+        b"messages_usage": orjson.dumps(messages_usage(work, cached_tokens)),
     }
 
 
@@ -61,6 +64,30 @@ def usage(prompt_tokens: int, output_tokens: int) -> dict[str, object]:
         "prompt_tokens_details": DETAILS,
         "completion_tokens_details": None,
     }
+
+
+def messages_usage(work: Work, cached_tokens: int | None) -> dict[str, object]:
+    """Usage in Anthropic's words: what came from the cache is no input there."""
+    if cached_tokens is None:
+        return {"input_tokens": work.prompt_tokens, "output_tokens": work.output_tokens}
+    return {
+        "input_tokens": work.prompt_tokens - cached_tokens,
+        "output_tokens": work.output_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached_tokens,
+    }
+
+
+def messages_stop(work: Work) -> tuple[str, str | None]:
+    """Anthropic's stop_reason and stop_sequence."""
+    choice = work.choices[0]
+    if choice.finish_reason == "length":
+        return "max_tokens", None
+    if choice.tool_name:
+        return "tool_use", None
+    if choice.stop_reason is not None:
+        return "stop_sequence", choice.stop_reason
+    return "end_turn", None
 
 
 def finish_reason(choice: Choice, work: Work) -> str:
@@ -206,6 +233,32 @@ def _responses(work: Work) -> dict[str, object]:
     return responses_object(work, status="completed")
 
 
+def _messages(work: Work) -> dict[str, object]:
+    choice = work.choices[0]
+    reason, sequence = messages_stop(work)
+    is_call = bool(choice.tool_name) and choice.finish_reason != "length"
+    block: dict[str, object] = {"type": "text", "text": choice.text}
+    if is_call:
+        block = {
+            "type": "tool_use",
+            "id": f"chatcmpl-tool-{ID}",
+            "name": choice.tool_name,
+            "input": orjson.loads(choice.text),
+        }
+    answer: dict[str, object] = {
+        "id": f"chatcmpl-{ID}",
+        "type": "message",
+        "role": "assistant",
+        "content": [block],
+        "model": work.model,
+        "stop_reason": reason,
+    }
+    # Null members are left out of a whole answer.
+    if sequence is not None:
+        answer["stop_sequence"] = sequence
+    return {**answer, "usage": MESSAGES_USAGE}
+
+
 def _nulls(*names: str) -> dict[str, object]:
     return dict.fromkeys(names)
 
@@ -251,4 +304,5 @@ _SHAPES = {
     Dialect.CHAT: _chat,
     Dialect.COMPLETION: _completion,
     Dialect.RESPONSES: _responses,
+    Dialect.MESSAGES: _messages,
 }

@@ -14,16 +14,18 @@ from scripts.simulator import answers, metrics
 from scripts.simulator.config import SimulatorConfig
 from scripts.simulator.engine import Engine, Job
 from scripts.simulator.errors import ApiError, method_not_allowed, not_found, wrong_media_type
-from scripts.simulator.fault_replies import REPLIES
+from scripts.simulator.fault_replies import MESSAGES_REPLIES, REPLIES
 from scripts.simulator.faults import FAULT_HEADER, FaultBoard, FaultKind
 from scripts.simulator.fields import Fields
 from scripts.simulator.generation import chat_work, completion_work, responses_work
+from scripts.simulator.messages import count_tokens, messages_work
 from scripts.simulator.outages import Outages
 from scripts.simulator.pooling import embedding_work, rerank_work, score_work
 from scripts.simulator.reply import Reply
 from scripts.simulator.server import Connection, Request
 from scripts.simulator.sinks import StreamedAnswer, WholeAnswer
 from scripts.simulator.tokenization import detokenize, tokenize
+from scripts.simulator.transcription import AudioForm, transcription_work, translation_work
 from scripts.simulator.work import Identity, Work
 
 WorkOf = Callable[[Fields, SimulatorConfig], Work]
@@ -34,10 +36,13 @@ _REMEMBERED_BODY_BYTES = 4096
 _REMEMBERED_WORKS = 512
 _RECORDED_BODY_BYTES = 65536
 
+MESSAGES = b"/v1/messages"
+COUNT_TOKENS = b"/v1/messages/count_tokens"
 INFERENCE: dict[bytes, WorkOf] = {
     b"/v1/chat/completions": chat_work,
     b"/v1/completions": completion_work,
     b"/v1/responses": responses_work,
+    MESSAGES: messages_work,
     b"/v1/embeddings": embedding_work,
     b"/v1/rerank": rerank_work,
     b"/v2/rerank": rerank_work,
@@ -45,6 +50,11 @@ INFERENCE: dict[bytes, WorkOf] = {
     b"/v1/score": score_work,
     b"/score": score_work,
 }
+FORMS: dict[bytes, Callable[[AudioForm, SimulatorConfig], Work]] = {
+    b"/v1/audio/transcriptions": transcription_work,
+    b"/v1/audio/translations": translation_work,
+}
+_AT_RISK = INFERENCE.keys() | FORMS.keys()
 _GUARDED = (b"/v1", b"/v2", b"/inference", b"/cohere")
 _OWN = b"/sim/"
 _UNAUTHORIZED = b'{"error":"Unauthorized"}'
@@ -75,9 +85,13 @@ class Application:
             b"/v1/models": {b"GET": self._models},
             b"/tokenize": {b"POST": self._tokenize},
             b"/detokenize": {b"POST": self._detokenize},
+            b"/openapi.json": {b"GET": self._openapi},
+            COUNT_TOKENS: {b"POST": self._count_tokens},
         }
         for path, work_of in INFERENCE.items():
             self.add_route(b"POST", path, partial(self._infer, work_of))
+        for path, form_work_of in FORMS.items():
+            self.add_route(b"POST", path, partial(self._infer_form, form_work_of))
 
     def add_route(self, method: bytes, path: bytes, endpoint: Endpoint) -> None:
         """One more endpoint."""
@@ -105,7 +119,7 @@ class Application:
                 reply.send(401, _UNAUTHORIZED)
                 return
             endpoint = self._endpoint(path, request.method_bytes)
-            if path in INFERENCE and (self.board.armed or FAULT_HEADER in request.raw_headers):
+            if path in _AT_RISK and (self.board.armed or FAULT_HEADER in request.raw_headers):
                 self._answer_at_risk(endpoint, request, reply)
                 return
             endpoint(request, reply)
@@ -116,7 +130,8 @@ class Application:
         fault = self.board.take(request.path, request.headers.get(FAULT_HEADER.decode()))
         if self.outages.befalls(reply, fault):
             return
-        faulty = REPLIES.get(fault.kind)
+        replies = MESSAGES_REPLIES if request.path_bytes == MESSAGES else REPLIES
+        faulty = replies.get(fault.kind)
         if faulty is not None:
             reply = faulty(reply.channel, fault, extra_headers=reply.extra_headers)
             reply.channel.expect(reply)
@@ -124,7 +139,9 @@ class Application:
 
     def _endpoint(self, path: bytes, method: bytes) -> Endpoint:
         methods = self._routes.get(path)
-        if methods is None:
+        if path in FORMS and not self.config.transcription_models:
+            raise not_found()
+        if methods is None or (self.config.no_messages and path in (MESSAGES, COUNT_TOKENS)):
             raise not_found()
         endpoint = methods.get(method)
         if endpoint is None:
@@ -151,7 +168,15 @@ class Application:
         return b"x-request-id: %b\r\n" % known
 
     def _infer(self, work_of: WorkOf, request: Request, reply: Reply) -> None:
-        work = self._work(work_of, _json_body(request))
+        self._run(self._work(work_of, _json_body(request)), request, reply)
+
+    def _infer_form(
+        self, work_of: Callable[[AudioForm, SimulatorConfig], Work], request: Request, reply: Reply
+    ) -> None:
+        content_type = request.raw_headers.get(b"content-type", b"")
+        self._run(work_of(AudioForm.parse(request.body, content_type), self.config), request, reply)
+
+    def _run(self, work: Work, request: Request, reply: Reply) -> None:
         suffix = request.raw_headers.get(b"x-request-id")
         # The serial number keeps ids unique; the form is that of vLLM's random ones.
         identity = Identity(
@@ -193,13 +218,26 @@ class Application:
         reply.send(200, metrics.exposition(rows), metrics.CONTENT_TYPE)
 
     def _models(self, _request: Request, reply: Reply) -> None:
-        names = (*self.config.models, *self.config.embedding_models)
+        names = self.config.all_models
         limit = self.config.max_model_len
         body = answers.model_list(names, created=self._started, max_model_len=limit)
         reply.send(200, body)
 
     def _tokenize(self, request: Request, reply: Reply) -> None:
         reply.send(200, tokenize(Fields.parse(_json_body(request)), self.config))
+
+    def _openapi(self, _request: Request, reply: Reply) -> None:
+        """Of vLLM's description of itself what tells one version from another: its paths."""
+        hidden = (MESSAGES, COUNT_TOKENS) if self.config.no_messages else ()
+        paths: dict[str, dict[str, object]] = {
+            path.decode(): {method.decode().lower(): {} for method in methods}
+            for path, methods in self._routes.items()
+            if path not in hidden and not path.startswith(_OWN)
+        }
+        reply.send(200, orjson.dumps({"openapi": "3.1.0", "paths": paths}))
+
+    def _count_tokens(self, request: Request, reply: Reply) -> None:
+        reply.send(200, count_tokens(Fields.parse(_json_body(request)), self.config))
 
     def _detokenize(self, request: Request, reply: Reply) -> None:
         reply.send(200, detokenize(Fields.parse(_json_body(request)), self.config))

@@ -18,6 +18,7 @@ class SimulatorConfig:
     port: int = 0
     models: tuple[str, ...] = ("sim-model",)
     embedding_models: tuple[str, ...] = ("sim-embedding",)
+    transcription_models: tuple[str, ...] = ()
     api_key: str = ""
     max_model_len: int = 32768
     max_num_seqs: int = 256
@@ -30,10 +31,15 @@ class SimulatorConfig:
     prompt_tokens_details: bool = False
     force_include_usage: bool = False
     request_id_headers: bool = False
+    no_messages: bool = False
     keep_alive_seconds: float = 5.0
     kv_cache_tokens: int = 1_000_000
     prefix_cache_blocks: int = 65536
     recorded_requests: int = 1000
+
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        return (*self.models, *self.embedding_models, *self.transcription_models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ SWITCHES = (
     Option("enable-prompt-tokens-details", "prompt_tokens_details", bool, "show cached_tokens"),
     Option("enable-force-include-usage", "force_include_usage", bool, "usage in every stream"),
     Option("enable-request-id-headers", "request_id_headers", bool, "answer with X-Request-Id"),
+    Option("no-messages", "no_messages", bool, "know nothing of /v1/messages, as old versions"),
 )
 RUNTIME_FIELDS = frozenset(
     {
@@ -85,6 +92,7 @@ RUNTIME_FIELDS = frozenset(
         "prompt_tokens_details",
         "force_include_usage",
         "request_id_headers",
+        "no_messages",
         "kv_cache_tokens",
     }
 )
@@ -99,6 +107,10 @@ def from_arguments(argv: Sequence[str], environ: Mapping[str, str]) -> Simulator
     embedders = values.pop("embedding_models") or _names(environ.get("SIM_EMBEDDING_MODEL", ""))
     if models:
         values["models"] = tuple(models)
+    transcribers = values.pop("transcription_models") or _names(
+        environ.get("SIM_TRANSCRIPTION_MODEL", "")
+    )
+    values["transcription_models"] = tuple(transcribers)
     if embedders:
         values["embedding_models"] = tuple(embedders)
     return SimulatorConfig(**values)
@@ -115,6 +127,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--model", dest="models", action="append", help="served name; repeatable")
     parser.add_argument(
         "--embedding-model", dest="embedding_models", action="append", help="likewise, pooling"
+    )
+    parser.add_argument(
+        "--transcription-model",
+        dest="transcription_models",
+        action="append",
+        help="likewise, speech to text; without one those paths are not there, as in vLLM",
     )
     for option in OPTIONS:
         # argparse converts string defaults too, so a bad variable is refused like a bad flag.

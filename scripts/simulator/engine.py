@@ -72,7 +72,7 @@ class Engine:
         self._parked: dict[Job, Callable[[Job], None]] = {}
         self._admitting = False
         self.aborted = 0
-        names = (*config.models, *config.embedding_models)
+        names = config.all_models
         self.metrics = {name: ModelMetrics() for name in names}
 
     @property

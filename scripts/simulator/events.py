@@ -4,7 +4,7 @@ One object per stream, behind one port: `opening` once with the first token, `to
 every engine step, `closing` once at the end.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from scripts.simulator.answers import (
     responses_object,
     template,
 )
+from scripts.simulator.messages_events import MessagesEvents
+from scripts.simulator.transcription_events import TranscriptionEvents
 from scripts.simulator.work import Choice, Dialect, Identity, UsageReports, Work
 
 DONE = b"data: [DONE]\n\n"
@@ -270,8 +272,11 @@ _CHAT_USAGE = (
 _COMPLETION_USAGE = b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}}\n\n'
 _NO_IDS = b',"prompt_token_ids":null,"token_ids":null}]'
 _UNFINISHED = b'","logprobs":null,"finish_reason":null,"stop_reason":null' + _NO_IDS
-_DIALECTS: dict[Dialect, type[ChatEvents] | type[CompletionEvents] | type[ResponsesEvents]] = {
+_DIALECTS: dict[Dialect, Callable[[Work, Identity], Events]] = {
     Dialect.CHAT: ChatEvents,
     Dialect.COMPLETION: CompletionEvents,
     Dialect.RESPONSES: ResponsesEvents,
+    Dialect.MESSAGES: MessagesEvents,
+    Dialect.TRANSCRIPTION: TranscriptionEvents,
+    Dialect.TRANSLATION: TranscriptionEvents,
 }

@@ -2,15 +2,29 @@
 
 from collections.abc import Sequence
 
+import orjson
+
 from scripts.simulator.errors import engine_dead
 from scripts.simulator.events import DONE
 from scripts.simulator.faults import Fault, FaultKind
+from scripts.simulator.messages import MessagesError
 from scripts.simulator.reply import JSON, Channel, Reply
 
 # Time for bytes already written to reach the client's application before the RST does.
 RESET_DELAY_SECONDS = 0.02
 _BACKLOG_BYTES = 65536
 _FIRST_PART_BYTES = 24
+_NO_OBJECT = (
+    "1 validation error for AnthropicContentBlock\ninput\n  Input should be a valid dictionary "
+    "[type=dict_type, input_value=511, input_type=int]\n"
+    "    For further information visit https://errors.pydantic.dev/2.14/v/dict_type"
+)
+_INPUT = "{'error': {'message': 'En...am': None, 'code': 500}}"
+_FAULT = (
+    f"\n  Field required [type=missing, input_value={_INPUT}, input_type=dict]\n"
+    "    For further information visit https://errors.pydantic.dev/2.14/v/missing"
+)
+_DUMP = f"2 validation errors for ChatCompletionStreamResponse\nmodel{_FAULT}\nchoices{_FAULT}"
 
 
 class FaultyReply(Reply):
@@ -157,6 +171,36 @@ class StreamErrorReply(CutReply):
         Reply.end_stream(self)
 
 
+class MessagesErrorReply(CutReply):
+    """The same on /v1/messages, which reads chat's own stream with a schema that has no errors."""
+
+    __slots__ = ()
+
+    def send(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b""
+    ) -> None:
+        error = engine_dead()
+        Reply.send(self, error.status, MessagesError(500, str(error), error.kind).body())
+
+    def strike(self) -> None:
+        dumped = {"type": "error", "error": {"type": "internal_error", "message": _DUMP}}
+        Reply.write_events(self, [b"event: error\ndata: %b\n\n" % orjson.dumps(dumped)])
+        self.on_disconnect()
+        Reply.end_stream(self)
+
+
+class MalformedCallReply(FaultyReply):
+    """A whole answer of /v1/messages in which the model wrote a call that vLLM cannot show."""
+
+    __slots__ = ()
+
+    def send(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: bytes = b""
+    ) -> None:
+        error = MessagesError(400, _NO_OBJECT)
+        super().send(error.status, error.body())
+
+
 class TruncatedReply(FaultyReply):
     """An answer that promises more bytes than it sends."""
 
@@ -181,4 +225,9 @@ REPLIES: dict[FaultKind, type[FaultyReply]] = {
     FaultKind.RESET_MID_STREAM: ResetReply,
     FaultKind.STREAM_ERROR: StreamErrorReply,
     FaultKind.TRUNCATE: TruncatedReply,
+}
+MESSAGES_REPLIES: dict[FaultKind, type[FaultyReply]] = {
+    **REPLIES,
+    FaultKind.STREAM_ERROR: MessagesErrorReply,
+    FaultKind.MALFORMED_CALL: MalformedCallReply,
 }

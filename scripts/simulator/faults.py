@@ -24,6 +24,7 @@ class FaultKind(StrEnum):
     RESET_MID_STREAM = "reset_mid_stream"
     CLOSE_MID_STREAM = "close_mid_stream"
     STREAM_ERROR = "stream_error"
+    MALFORMED_CALL = "malformed_call"
     GARBAGE = "garbage"
     TRUNCATE = "truncate"
     DIE = "die"

@@ -19,9 +19,12 @@ class Dialect(Enum):
     CHAT = "chat"
     COMPLETION = "completion"
     RESPONSES = "responses"
+    MESSAGES = "messages"
     EMBEDDING = "embedding"
     RERANK = "rerank"
     SCORE = "score"
+    TRANSCRIPTION = "transcription"
+    TRANSLATION = "translation"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ a count of tokens are a number in ASCII.
 """
 
 import asyncio
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from gateway.errors import (
@@ -17,7 +18,7 @@ from gateway.errors import (
     UpstreamTruncated,
     UpstreamUnavailable,
 )
-from gateway.exchange import NO_USAGE, Operation, PromptSize, ResponseReader, TokenUsage
+from gateway.exchange import JSON_TYPE, NO_USAGE, Operation, PromptSize, ResponseReader, TokenUsage
 
 TOKEN = b"data: token\n\n"
 ERROR = b"data: error\n\n"
@@ -70,13 +71,18 @@ class FakeCall:
     can_be_counted: bool = True
     operation: Operation = Operation.CHAT
 
+    def as_served_by(self, operations: Container[Operation]) -> "FakeCall":
+        return self
+
+    content_type: bytes = JSON_TYPE
+
     def encode(self, *, model: str, output_limit: int | None) -> bytes:
         return f"{model} {output_limit}".encode()
 
     def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
         return (b"count " + model.encode(),) if self.can_be_counted else ()
 
-    def new_reader(self) -> ResponseReader:
+    def new_reader(self, shown_model: str = "") -> ResponseReader:
         return FakeReader()
 
     def read_rejection(
@@ -98,8 +104,8 @@ class FakeCall:
     def read_token_count(self, body: bytes) -> int:
         return _number(body)
 
-    def read_answer(self, body: bytes) -> TokenUsage:
-        return TokenUsage(10, _number(body))
+    def mend_answer(self, body: bytes, shown_model: str = "") -> tuple[TokenUsage, bytes]:
+        return TokenUsage(10, _number(body)), body
 
 
 class RecordingClient:

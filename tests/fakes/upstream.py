@@ -262,6 +262,7 @@ class ScriptedUpstream:
         self.probe_answers = {
             "GET /health": whole(b"", content_type="text/plain"),
             "GET /v1/models": whole(json.dumps({"object": "list", "data": models}).encode()),
+            "GET /v1/messages": whole(status=404),
         }
 
     async def __aenter__(self) -> Self:

@@ -1,7 +1,7 @@
 """A dispatcher before scripted upstreams, and the books it keeps, for the tests of dispatch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from zoneinfo import ZoneInfo
@@ -22,8 +22,10 @@ from gateway.exchange import (
 )
 from gateway.quota.calendar import QuotaCalendar
 from gateway.quota.memory import MemoryLedger
-from gateway.routing.policy import LeastInFlight
+from gateway.routing.definition import UpstreamDefinition
+from gateway.routing.demand import RoutingDemand
 from gateway.routing.pool import UpstreamPool
+from gateway.routing.replicas import Tier
 from gateway.routing.upstream import Upstream
 from gateway.transport.client import UpstreamClient
 from gateway.transport.config import TransportConfig
@@ -132,11 +134,11 @@ async def bench_of(
                 url=each.url, api_key=None, config=transport or TransportConfig()
             )
             upstream = Upstream(
-                name=f"u{number}",
-                url=each.url,
+                UpstreamDefinition(name=f"u{number}", url=each.url),
                 transport=await opened.enter_async_context(client),
                 probe=ScriptedProbe(),
                 breaker=CircuitBreaker(BreakerConfig(failure_threshold=1), clock=clock),
+                clock=clock,
             )
             upstream.learn(Health(is_healthy=True, models=(ServedModel("m", context_tokens),)))
             upstreams.append(upstream)
@@ -151,8 +153,11 @@ async def bench_of(
         bench.require_nothing_held()
 
 
-class First(LeastInFlight):
+class First:
     """The first that may be asked, so that a test knows who is."""
 
-    def pick(self, candidates: Sequence[Upstream]) -> Upstream:
-        return candidates[0]
+    def pick(
+        self, tier: Tier, demand: RoutingDemand, besides: Collection[Upstream]
+    ) -> Upstream | None:
+        free = (u for u in tier.upstreams if u not in besides and u.breaker.permits)
+        return next(free, None)

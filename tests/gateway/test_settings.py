@@ -78,6 +78,13 @@ BAD = {
     "LOG_FORMAT": ("xml",),
     "KEEPALIVE_TIMEOUT_SECONDS": ("0", "1.5"),
     "UNSTREAMED_TIMEOUT_SECONDS": ("0", "x"),
+    "UPSTREAMS": ("http://a", "a=", "a=vllm:8000", "a=http://a,a=http://b", "a=http://b/v1"),
+    "MODEL_ALIASES": ("gpt-4o", "=x", "a=x,a=y"),
+    "SESSION_HEADER": ("X Session", "x:y", "Authorization"),
+    "SLOW_START_SECONDS": ("-1", "long"),
+    "RETRY_ATTEMPTS": ("-1", "some"),
+    "RETRY_BUDGET_RATIO": ("0", "2"),
+    "RETRY_BUDGET_PER_SECOND": ("-1", "inf"),
 }
 
 
@@ -139,7 +146,11 @@ def test_several_windows_and_upstreams_are_read() -> None:
     )
 
     assert settings.address_limits == (RateLimit(10, 1.0), RateLimit(600, 60.0))
-    assert settings.upstream_urls == ("http://a:1", "https://b/vllm")
+    assert [upstream.url for upstream in settings.fleet.upstreams] == [
+        "http://a:1",
+        "https://b/vllm",
+    ]
+    assert settings.fleet.names == ("a:1", "b/vllm")
 
 
 def test_a_host_address_is_a_network_of_one() -> None:
@@ -280,3 +291,111 @@ def test_a_log_file_is_relative_to_the_project_as_the_database_is() -> None:
 
     assert settings.log_file == Path("/srv/gateway/logs/gateway.log")
     assert Settings.from_env({}).log_file is None
+
+
+# Where the upstreams are named
+
+FILE = '[[upstream]]\nname = "a"\nurl = "http://a:1"\n[aliases]\n"gpt" = "x"\n'
+
+
+def test_upstreams_can_have_names() -> None:
+    settings = Settings.from_env({"UPSTREAMS": "a=http://b:1/, c=https://d", "VLLM_API_KEY": "k"})
+
+    assert [(u.name, u.url) for u in settings.fleet.upstreams] == [
+        ("a", "http://b:1"),
+        ("c", "https://d"),
+    ]
+    assert {u.api_key.reveal() for u in settings.fleet.upstreams} == {"k"}
+    assert settings.upstreams_file is None
+
+
+def test_a_file_of_upstreams_is_read_at_its_default_place(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "upstreams.toml").write_text(FILE)
+
+    settings = Settings.from_env({"MODEL_ALIASES": "gpt=y,other=z"}, base=tmp_path)
+
+    assert settings.fleet.names == ("a",)
+    assert settings.fleet.aliases == {"gpt": "x", "other": "z"}
+    assert settings.upstreams_file is not None
+    assert Settings.from_env({"UPSTREAMS_FILE": "off"}, base=tmp_path).upstreams_file is None
+
+
+def test_a_file_that_is_merely_there_gives_way_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "upstreams.toml").write_text(FILE)
+
+    settings = Settings.from_env({"VLLM_URL": "http://b:1"}, base=tmp_path)
+
+    assert settings.fleet.names == ("b:1",)
+    (warning,) = settings.warnings
+    assert "upstreams.toml is not read: VLLM_URL is set" in warning
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"VLLM_URL": "http://a:1", "UPSTREAMS": "a=http://a:1"},
+        {"VLLM_URL": "http://a:1", "UPSTREAMS_FILE": "upstreams.toml"},
+        {"UPSTREAMS": "a=http://a:1", "UPSTREAMS_FILE": "upstreams.toml"},
+    ],
+)
+def test_two_sources_of_upstreams_are_one_too_many(named: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "upstreams.toml").write_text(FILE)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env(named, base=tmp_path)
+
+    (fault,) = caught.value.faults
+    assert " and ".join(sorted(named)) in fault
+    assert "keep one" in fault
+
+
+def test_every_fault_in_the_file_is_told_with_the_others(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[[upstream]]\nweight = 0\n")
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"UPSTREAMS_FILE": "bad.toml", "MAX_QUEUED": "x"}, base=tmp_path)
+
+    queued, url, weight = caught.value.faults
+    assert queued.startswith("MAX_QUEUED=x: ")
+    assert url.startswith(f"UPSTREAMS_FILE={tmp_path / 'bad.toml'}: upstream 1, url: is missing")
+    assert "weight: must be a whole number" in weight
+    assert caught.value.variables == {"MAX_QUEUED", "UPSTREAMS_FILE"}
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"UPSTREAMS_FILE": "gone.toml"}, base=tmp_path)
+
+    assert "gone.toml: cannot be read (No such file or directory)" in str(caught.value)
+
+
+def test_the_example_file_is_a_valid_one() -> None:
+    example = Path(__file__).parents[2] / "config" / "upstreams.example.toml"
+
+    settings = Settings.from_env({"UPSTREAMS_FILE": str(example)})
+
+    assert settings.fleet.names == ("generate", "embed")
+
+
+def test_the_example_file_is_valid_with_all_that_it_comments_out(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "config" / "upstreams.example.toml"
+    lines = example.read_text().splitlines()
+    meant = [line.removeprefix("#") if not line.startswith("# ") else "" for line in lines]
+    (tmp_path / "all.toml").write_text("\n".join(meant))
+
+    settings = Settings.from_env(
+        {"UPSTREAMS_FILE": "all.toml", "GPU_2_API_KEY": "k"}, base=tmp_path
+    )
+
+    assert settings.fleet.names == ("generate", "embed", "generate-large")
+    assert settings.fleet.aliases == {"gpt-4o": "qwen3-32b", "claude-*": "qwen3-32b"}
+
+
+def test_a_chain_of_aliases_is_refused() -> None:
+    assert "is an alias itself" in fault_of(MODEL_ALIASES="a=b,b=c")
+
+
+def test_a_session_header_is_kept_as_it_arrives() -> None:
+    assert Settings.from_env({"SESSION_HEADER": "X-Session-Id"}).inference.session_header == (
+        b"x-session-id"
+    )

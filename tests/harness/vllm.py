@@ -62,6 +62,11 @@ class VllmProcess:
         children = psutil.Process(self._running.pid).children(recursive=True)
         return next(child.pid for child in children if "EngineCore" in " ".join(child.cmdline()))
 
+    async def kill(self) -> None:
+        """End it at once with everything that belongs to it, as the kernel may."""
+        os.killpg(self._running.pid, signal.SIGKILL)
+        await self._running.wait()
+
     async def metric(self, name: str) -> float:
         """The sum of one of vLLM's own metrics over all its labels."""
         async with httpx2.AsyncClient(trust_env=False) as client:

@@ -183,6 +183,30 @@ async def test_with_everybody_failing_the_caller_sees_one_failure(tmp_path: Path
         assert running.asked() == 2
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_who_is_all_busy_for_a_moment_is_asked_again_after_it(
+    steady: Pool, is_stream: bool
+) -> None:
+    """Both say 503 once: neither took any work, so a pause mends it."""
+    asked_before = steady.asked()
+    steady.first.arm(Fault(FaultKind.ERROR_503, count=1))
+    steady.second.arm(Fault(FaultKind.ERROR_503, count=1))
+    answer = await steady.gateway.client.post(CHAT, json=chat(stream=is_stream))
+
+    assert answer.status_code == 200
+    assert steady.asked() == asked_before + 3
+
+
+async def test_nobody_is_asked_more_often_than_configured(tmp_path: Path) -> None:
+    async with pool(tmp_path, RETRY_ATTEMPTS="2") as running:
+        running.first.arm(Fault(FaultKind.ERROR_503))
+        running.second.arm(Fault(FaultKind.ERROR_503))
+        answer = await running.gateway.client.post(CHAT, json=chat())
+
+        assert answer.status_code == 503
+        assert running.asked() == 3
+
+
 async def test_the_count_near_the_quota_is_taken_from_whoever_is_there(tmp_path: Path) -> None:
     async with pool(tmp_path, DAILY_TOKEN_QUOTA="100") as running:
         running.first.vanish()

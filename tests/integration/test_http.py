@@ -58,7 +58,6 @@ def calls(simulator: Simulator) -> int:
 # Routes.
 
 UNKNOWN_PATHS = (
-    "/",
     "/v1",
     "/v1/",
     "/v1/models/",
@@ -78,7 +77,7 @@ UNKNOWN_PATHS = (
     "/v1/responses/resp_1",
     "/v1/chat/completions/batch",
     "/v1/chat/completions/render",
-    "/v1/audio/transcriptions",
+    "/v1/audio/speech",
     "/v2/embed",
     "/inference/v1/generate",
     "/sim/state",

@@ -52,6 +52,8 @@ METRIC_FAMILIES = {
     "gateway_build_info": "gauge",
     "gateway_circuit_state": "gauge",
     "gateway_upstream_healthy": "gauge",
+    "gateway_upstreams_generation": "gauge",
+    "gateway_upstreams_reload_failures": "counter",
     "gateway_upstream_in_flight": "gauge",
     "gateway_ledger_flush_age_seconds": "gauge",
     "gateway_ledger_flush_failures": "counter",

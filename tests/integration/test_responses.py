@@ -1,10 +1,12 @@
 """/v1/responses through a whole gateway: its own field names, its own events, the same books."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 import pytest_asyncio
 
@@ -26,6 +28,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 RESPONSES = "/v1/responses"
 
 
+def events_of(stream: str) -> list[dict[str, Any]]:
+    """The events of a stream of responses."""
+    return [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: ")]
+
+
 def respond(text: str = "tell me", **fields: Any) -> dict[str, Any]:
     return {"model": "sim-model", "input": text, "max_output_tokens": 12, **fields}
 
@@ -33,7 +40,8 @@ def respond(text: str = "tell me", **fields: Any) -> dict[str, Any]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fronted]:
     pace = SimulatorConfig(inter_token_seconds=0.02)
-    async with fronted(tmp_path_factory.mktemp("responses"), pace=pace) as running:
+    folder = tmp_path_factory.mktemp("responses")
+    async with fronted(folder, pace=pace, MODEL_ALIASES="gpt-4o=sim-model") as running:
         yield running
 
 
@@ -62,6 +70,49 @@ async def test_nothing_of_chats_stream_options_is_added(pair: Fronted) -> None:
     await pair.gateway.client.post(RESPONSES, json=respond(stream=True))
 
     assert "stream_options" not in pair.simulator.requests[-1].json()
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_an_alias_answers_under_its_own_name(pair: Fronted, is_stream: bool) -> None:
+    text = 'say "model":"sim-model"'
+    body = respond(text, model="gpt-4o", instructions=text, stream=is_stream)
+    answer = await pair.gateway.client.post(RESPONSES, json=body)
+
+    assert pair.simulator.requests[-1].json()["model"] == "sim-model"
+    if not is_stream:
+        assert answer.json()["model"] == "gpt-4o"
+        return
+    shown = [event["response"] for event in events_of(answer.text) if "response" in event]
+    assert [response["model"] for response in shown] == ["gpt-4o"] * 3
+
+
+async def test_the_openai_sdk_creates_and_streams(pair: Fronted) -> None:
+    async with openai.AsyncOpenAI(
+        base_url=f"{pair.gateway.url}/v1", api_key=pair.gateway.key, max_retries=0
+    ) as client:
+        whole = await client.responses.create(
+            model="gpt-4o", input="tell me", instructions="be brief", max_output_tokens=8
+        )
+        assert (whole.model, whole.usage is not None) == ("gpt-4o", True)
+        assert whole.output_text
+
+        async with client.responses.stream(
+            model="sim-model", input=[{"role": "user", "content": "hi"}], max_output_tokens=8
+        ) as stream:
+            said = [
+                event.delta async for event in stream if event.type == "response.output_text.delta"
+            ]
+            final = await stream.get_final_response()
+        assert "".join(said) == final.output_text != ""
+        assert final.usage is not None
+        assert final.usage.output_tokens == 8
+
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.responses.create(model="sim-model", input=[])
+        assert (refused.value.param, refused.value.code) == ("input", "invalid_type")
+        with pytest.raises(openai.BadRequestError) as refused:
+            await client.responses.create(model="sim-model", input="x", background=True)
+        assert refused.value.param == "background"
 
 
 async def test_who_leaves_a_response_pays_for_the_deltas_until_then(pair: Fronted) -> None:

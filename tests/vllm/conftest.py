@@ -27,7 +27,9 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def vllm(logs: Path) -> AsyncIterator[VllmProcess]:
-    async with VllmProcess(port=free_port(), log=logs / "vllm.log") as running:
+    # As scripts/launch_vllm.sh starts it: cached tokens are told apart.
+    flags = ("--", "--enable-prompt-tokens-details")
+    async with VllmProcess(port=free_port(), log=logs / "vllm.log", arguments=flags) as running:
         await warm_up(running)
         yield running
 

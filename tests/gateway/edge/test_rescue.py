@@ -8,6 +8,7 @@ from gateway.edge.asgi import Message, Receive, Scope, Send
 from gateway.edge.rescue import Rescue
 from gateway.errors import ClientDisconnected, UpstreamTruncated
 from gateway.exchange import Exchange, Outcome
+from gateway.wire.dialect import Dialect
 from gateway.wire.openai import OpenAIConfig, OpenAIDialect
 
 
@@ -21,7 +22,7 @@ class Faults:
         self.heard.append((exchange.request_id, fault))
 
 
-def no_limit_headers(_exchange: Exchange) -> list[tuple[bytes, bytes]]:
+def no_limit_headers(_exchange: Exchange, _dialect: Dialect) -> list[tuple[bytes, bytes]]:
     return []
 
 
@@ -47,11 +48,15 @@ async def rescued(error: Exception, *, after: list[Message]) -> tuple[list[Any],
 
     layer = Rescue(
         application,
-        dialect=OpenAIDialect(OpenAIConfig()),
         limit_headers=no_limit_headers,  # type: ignore[arg-type]  # all of it that is called
         on_fault=faults,
     )
-    await layer({"type": "http", "gateway.exchange": exchange}, receive, send)
+    scope = {
+        "type": "http",
+        "gateway.exchange": exchange,
+        "gateway.dialect": OpenAIDialect(OpenAIConfig()),
+    }
+    await layer(scope, receive, send)
     return sent, exchange, faults
 
 

@@ -8,7 +8,8 @@ from gateway.admission import AdmissionConfig, AdmissionGate
 from gateway.breaker import BreakerConfig, CircuitBreaker
 from gateway.dispatch import DispatchConfig, Dispatcher
 from gateway.exchange import Exchange, Health, Operation, Principal, ServedModel, UpstreamAnswer
-from gateway.routing.policy import LeastInFlight
+from gateway.routing.definition import UpstreamDefinition
+from gateway.routing.policy import least_in_flight
 from gateway.routing.pool import UpstreamPool
 from gateway.routing.upstream import Upstream
 from gateway.wire.openai import OpenAIConfig, OpenAIDialect
@@ -65,7 +66,13 @@ class OneAnswer:
         self._answer = answer
 
     async def send(
-        self, path: str, body: bytes, headers: list[tuple[bytes, bytes]], *, is_stream: bool
+        self,
+        path: str,
+        body: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        is_stream: bool,
+        content_type: bytes,
     ) -> UpstreamAnswer:
         return self._answer
 
@@ -98,16 +105,16 @@ class Listener:
 def dispatcher(bench: Bench, answer: HandFedAnswer) -> Dispatcher:
     clock = bench.clock
     upstream = Upstream(
-        name="one",
-        url="http://one",
+        UpstreamDefinition(name="one", url="http://one"),
         transport=OneAnswer(answer),
         probe=NoProbe(),
         breaker=CircuitBreaker(BreakerConfig(), clock=clock),
+        clock=clock,
     )
     upstream.learn(Health(is_healthy=True, models=(ServedModel("m", 4096),)))
     return Dispatcher(
         ledger=bench.ledger,
-        pool=UpstreamPool([upstream], policy=LeastInFlight(), default_model=None),
+        pool=UpstreamPool([upstream], policy=least_in_flight(), default_model=None),
         gate=AdmissionGate(AdmissionConfig(None, 0, 1.0), clock=clock),
         clock=clock,
         config=DispatchConfig(),

@@ -9,7 +9,7 @@ from gateway.exchange import Health
 from gateway.routing.health import HealthProber, ProberConfig
 from gateway.routing.upstream import Upstream
 from tests.fakes.clock import FakeClock
-from tests.gateway.routing.fleet import ScriptedProbe, pool_of, unwell, upstream_of, well
+from tests.gateway.routing.fleet import ScriptedProbe, chat_with, pool_of, unwell, upstream_of, well
 
 AT_ONCE = ProberConfig(healthy_interval_seconds=0.0, unhealthy_interval_seconds=0.0)
 
@@ -71,7 +71,7 @@ async def test_models_are_kept_while_the_upstream_is_away(clock: FakeClock) -> N
 async def test_coming_back_lets_an_open_breaker_probe_at_once(clock: FakeClock) -> None:
     looking = Looking(clock, unwell(), well("m"))
     looking.upstream.learn(well("m"))
-    with pool_of(looking.upstream).lease("m", besides=()) as lease:
+    with pool_of(looking.upstream).lease(chat_with()) as lease:
         lease.fail()
     assert not looking.upstream.breaker.permits
     await looking.run()
@@ -81,7 +81,7 @@ async def test_coming_back_lets_an_open_breaker_probe_at_once(clock: FakeClock) 
 async def test_staying_well_opens_no_breaker_early(clock: FakeClock) -> None:
     looking = Looking(clock, well("m"), well("m"))
     looking.upstream.learn(well("m"))
-    with pool_of(looking.upstream).lease("m", besides=()) as lease:
+    with pool_of(looking.upstream).lease(chat_with()) as lease:
         lease.fail()
     await looking.run()
     assert looking.upstream.breaker.state is BreakerState.OPEN

@@ -84,7 +84,7 @@ async def test_what_is_dropped_is_shown_no_more() -> None:
     for labels in (("x", "1"), ("x", "2"), ("y", "1")):
         ours.child(*labels).value += 1
 
-    ours.drop_all("x")
+    ours.drop_all("x", label="b")
 
     text = (await render([ours], PLAIN)).decode()
     assert 'b="x"' not in text

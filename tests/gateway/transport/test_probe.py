@@ -10,7 +10,7 @@ from gateway.transport.probe import SILENT_PROBES_MAX, HttpProbe
 from tests.fakes.upstream import Close, Drip, Hang, Receive, Script, ScriptedUpstream, Send, whole
 
 TIMEOUT_SECONDS = 0.05
-HEALTH, MODELS = "GET /health", "GET /v1/models"
+HEALTH, MODELS, MESSAGES = "GET /health", "GET /v1/models", "GET /v1/messages"
 
 
 @pytest.fixture
@@ -170,3 +170,42 @@ async def test_an_upstream_that_speaks_no_http_is_unhealthy(
     async with ScriptedUpstream(script) as upstream:
         unanswered(upstream, HEALTH)
         assert not (await probe_of(upstream, http).check()).is_healthy
+
+
+@pytest.mark.parametrize(("status", "speaks"), [(405, True), (404, False)])
+async def test_whether_it_speaks_anthropic_is_found_out_once(
+    http: httpx2.AsyncClient, status: int, speaks: bool
+) -> None:
+    """A path that only takes POST answers GET with 405; one that is not there, with 404."""
+    async with ScriptedUpstream() as upstream:
+        upstream.probe_answers[MESSAGES] = whole(status=status)
+        probe = HttpProbe(url=upstream.url, client=http, api_key=None, asks_for_messages=True)
+        assert (await probe.check()).speaks_messages is speaks
+        upstream.probe_answers[MESSAGES] = whole(status=500)
+        assert (await probe.check()).speaks_messages is speaks
+
+
+async def test_what_comes_back_is_asked_again_whether_it_speaks_anthropic(
+    http: httpx2.AsyncClient,
+) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.probe_answers[MESSAGES] = whole(status=405)
+        probe = HttpProbe(url=upstream.url, client=http, api_key=None, asks_for_messages=True)
+        assert (await probe.check()).speaks_messages is True
+        upstream.probe_answers |= {HEALTH: whole(status=503), MESSAGES: whole(status=404)}
+        assert (await probe.check()).speaks_messages is None
+        upstream.probe_answers[HEALTH] = whole()
+        assert (await probe.check()).speaks_messages is False
+
+
+async def test_nobody_is_asked_who_need_not_speak_anthropic(http: httpx2.AsyncClient) -> None:
+    async with ScriptedUpstream() as upstream:
+        upstream.probe_answers[MESSAGES] = whole(status=405)
+        assert (await probe_of(upstream, http).check()).speaks_messages is None
+
+
+async def test_the_path_of_the_health_check_can_be_another(http: httpx2.AsyncClient) -> None:
+    async with ScriptedUpstream((Receive(), Send(whole(status=503)))) as upstream:
+        probe = HttpProbe(url=upstream.url, client=http, api_key=None, health_path="/healthz")
+        health = await probe.check()
+        assert health.reason == f"{upstream.url}/healthz says 503: its engine is not running"

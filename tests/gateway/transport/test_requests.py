@@ -20,10 +20,10 @@ async def test_a_request_is_a_post_of_json_under_our_key_and_nothing_else() -> N
         assert request.body == BODY
         assert request.headers == [
             ("host", upstream.url.removeprefix("http://")),
-            ("content-type", "application/json"),
             ("accept-encoding", "identity"),
             ("user-agent", "vllm-gateway"),
             ("authorization", "Bearer upstream-secret"),
+            ("content-type", "application/json"),
             ("x-request-id", "r-1"),
             ("content-length", str(len(BODY))),
         ]

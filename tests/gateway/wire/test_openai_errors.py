@@ -13,6 +13,7 @@ from gateway.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
+from gateway.wire import openai_errors
 from gateway.wire.dialect import Dialect
 from gateway.wire.openai import OpenAIConfig, OpenAIDialect
 
@@ -21,7 +22,7 @@ DIALECT: Dialect = OpenAIDialect(OpenAIConfig())
 
 def refused(status: int, body: object, retry_after_seconds: float | None = None) -> GatewayError:
     text = body if isinstance(body, bytes) else orjson.dumps(body)
-    return DIALECT.read_rejection(status, text, retry_after_seconds=retry_after_seconds)
+    return openai_errors.read_rejection(status, text, retry_after_seconds=retry_after_seconds)
 
 
 def vllm(message: str, *, param: str | None = None, code: int = 400) -> dict[str, object]:

@@ -32,6 +32,7 @@ def parsed(
         Operation.COMPLETIONS: {"prompt": "Once upon"},
         Operation.RESPONSES: {"input": "Hello"},
         Operation.EMBEDDINGS: {"input": "Hello"},
+        Operation.RERANK: {"query": "sea", "documents": ["ship"]},
     }
     body = {"model": "tiny", **defaults.get(operation, {}), **fields}
     return OpenAIDialect(config).parse(operation, orjson.dumps(body))
@@ -181,7 +182,8 @@ def test_choices_are_prompts_times_n(
 
 
 def test_only_tokenizing_is_free() -> None:
-    assert [op for op in Operation if not parsed(op).is_metered] == [
+    spoken = [op for op in Operation if op not in (Operation.MESSAGES, Operation.COUNT_TOKENS)]
+    assert [op for op in spoken if not parsed(op).is_metered] == [
         Operation.TOKENIZE,
         Operation.DETOKENIZE,
     ]
@@ -382,7 +384,7 @@ def test_what_cannot_be_counted_is_not(operation: Operation, fields: dict[str, A
 def test_the_usage_of_an_answer(
     operation: Operation, usage: dict[str, int], expected: TokenUsage
 ) -> None:
-    assert parsed(operation).read_answer(orjson.dumps({"usage": usage})) == expected
+    assert parsed(operation).mend_answer(orjson.dumps({"usage": usage}))[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -391,17 +393,17 @@ def test_the_usage_of_an_answer(
 def test_a_missing_usage_is_estimated_and_never_nothing(answer: dict[str, Any]) -> None:
     call = parsed(n=3)
     expected = TokenUsage(call.prompt.estimate, 3, is_estimated=True)
-    assert call.read_answer(orjson.dumps(answer)) == expected
+    assert call.mend_answer(orjson.dumps(answer))[0] == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"choices":[', b"null"])
 def test_an_answer_that_is_no_object_has_failed(body: bytes) -> None:
     with pytest.raises(UpstreamFailed):
-        parsed().read_answer(body)
+        parsed().mend_answer(body)
 
 
 def test_a_free_operation_uses_nothing() -> None:
-    assert parsed(Operation.TOKENIZE, prompt="x").read_answer(b'{"count":1}') == NO_USAGE
+    assert parsed(Operation.TOKENIZE, prompt="x").mend_answer(b'{"count":1}')[0] == NO_USAGE
 
 
 # Whatever comes

@@ -51,10 +51,10 @@ def test_events_without_a_name_are_known_by_their_type(reader: ResponsesStreamRe
     assert reader.usage == TokenUsage(9, 4)
 
 
-def test_a_terminator_of_chat_is_tolerated_and_nothing_else_follows(
+def test_nothing_follows_the_last_event_not_even_a_terminator_of_chat(
     reader: ResponsesStreamReader,
 ) -> None:
-    assert reader.feed(ended() + DELTA + DONE + b": note\n\n") == ended() + DONE
+    assert reader.feed(ended() + DELTA + DONE + b": note\n\n") == ended()
 
 
 @pytest.mark.parametrize(

@@ -308,6 +308,19 @@ def test_without_usage_every_content_event_is_a_token() -> None:
     assert one.usage == TokenUsage(5, 2, is_estimated=True)
 
 
+def test_an_event_without_a_count_counts_the_same_wherever_the_reads_end() -> None:
+    first, silent = chat_event("a", usage=usage(7, 1)), chat_event("b")
+    last = chat_event("c", usage=usage(7, 1))
+    for pair in ((silent, last), (last, silent), (silent, silent)):
+        together, apart = reader(), reader()
+        for read in (first, b"".join(pair)):
+            together.feed(read)
+        for read in (first, *pair):
+            apart.feed(read)
+        assert together.usage == apart.usage
+        assert together.usage.output_tokens == 1 + pair.count(silent)
+
+
 def test_a_report_replaces_the_estimate_but_never_lowers_it() -> None:
     one = reader()
     one.feed(chat_event("a") * 5)

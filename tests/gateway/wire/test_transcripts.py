@@ -10,13 +10,15 @@ import pytest
 
 from gateway.errors import GatewayError, UpstreamFailed, UpstreamRejected
 from gateway.exchange import InferenceCall, Operation, ResponseReader, TokenUsage
+from gateway.wire import openai_errors
 from gateway.wire.openai import OpenAIConfig, OpenAIDialect
 from tests.gateway.wire.events import DONE
 
 TRANSCRIPTS = Path(__file__).resolve().parents[2] / "transcripts"
 # Recorded without the gateway's policy: some requests hold fields that it refuses.
 DIALECT = OpenAIDialect(OpenAIConfig(refused_fields=frozenset()))
-OPERATIONS = {operation.value: operation for operation in Operation}
+ANTHROPIC = {Operation.MESSAGES, Operation.COUNT_TOKENS}
+OPERATIONS = {operation.value: operation for operation in Operation if operation not in ANTHROPIC}
 
 
 def body_of(transcript: dict[str, Any]) -> bytes:
@@ -139,7 +141,7 @@ def test_a_client_that_asked_for_nothing_sees_no_usage(transcript: dict[str, Any
 @pytest.mark.parametrize("transcript", WHOLE, ids=named)
 def test_an_answer_counts_what_vllm_counted(transcript: dict[str, Any]) -> None:
     body, call = body_of(transcript), call_of(transcript)
-    counted = call.read_answer(body)
+    counted, _ = call.mend_answer(body)
     stated = orjson.loads(body).get("usage", {})
     assert counted.total_tokens == stated.get("total_tokens", 0)
     assert not counted.is_estimated
@@ -151,14 +153,14 @@ def test_the_ceiling_of_a_prompt_holds(transcript: dict[str, Any]) -> None:
     if is_stream(transcript):
         counted = replay(call.new_reader(), body_of(transcript))[2]
     else:
-        counted = call.read_answer(body_of(transcript))
+        counted, _ = call.mend_answer(body_of(transcript))
     assert counted.input_tokens <= call.prompt.ceiling
 
 
 @pytest.mark.parametrize("transcript", REFUSED, ids=named)
 def test_a_refusal_keeps_its_meaning(transcript: dict[str, Any]) -> None:
     status = transcript["status"]
-    error = DIALECT.read_rejection(status, body_of(transcript), retry_after_seconds=None)
+    error = openai_errors.read_rejection(status, body_of(transcript), retry_after_seconds=None)
     if status in (401, 500, 503):
         assert error.status in (502, 503)
         assert "EngineCore" not in error.message

@@ -1,6 +1,6 @@
-"""Settings: a table of variables, read once, with every fault in one message."""
+"""Settings: the variables of the table, read once, with every fault in one message."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,14 +19,19 @@ from gateway.edge.origin import OriginConfig
 from gateway.exchange import RateLimit
 from gateway.protocol.connection import ServerConfig
 from gateway.quota.journal import JournalConfig
-from gateway.ratelimit import parse_rate_limits
+from gateway.routing.definition import FleetDefinition
 from gateway.routing.health import ProberConfig
+from gateway.routing.retries import RetryConfig
+from gateway.routing.source import UpstreamsFile
+from gateway.settings.fleet import SOURCES, found_beside, read_fleet
+from gateway.settings.table import TABLE, Setting
 from gateway.telemetry.goodput import Slo
 from gateway.telemetry.logs import LogFormat
 from gateway.telemetry.metrics import MetricsConfig
 from gateway.transport.config import TransportConfig
 from gateway.wire.openai import OpenAIConfig
-from gateway.wire.openai_fields import DROPPED_FIELDS, REFUSED_FIELDS
+
+__all__ = ["TABLE", "ConfigurationError", "Setting", "Settings"]
 
 # How alike (difflib's ratio) a name must be to be taken for a misspelt setting.
 _NEAR = 0.85
@@ -34,78 +39,14 @@ _SHORTEST_KEY = 16
 
 
 class ConfigurationError(Exception):
-    """Everything that is wrong with the settings: a fault for each variable, naming it."""
+    """Everything that is wrong with the settings: pairs of the variable to change and a sentence
+    that names it."""
 
-    def __init__(self, faults: Mapping[str, str]) -> None:
-        super().__init__("\n".join(faults.values()))
-        self.faults = list(faults.values())
-        self.variables = frozenset(faults)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One variable: its default as an operator would write it, how it is read, what it does."""
-
-    name: str
-    default: str
-    read: Callable[[str], Any]
-    help: str
-    is_secret: bool = False
-
-
-TABLE = (
-    Setting("GATEWAY_HOST", "127.0.0.1", parse.text, "Address to listen on; `0.0.0.0` for every interface (put TLS in front)."),
-    Setting("GATEWAY_PORT", "8080", parse.port, "Port to listen on."),
-    Setting("GATEWAY_API_KEYS", "", parse.api_keys, "Client keys, comma-separated, each `key` or `name=key`. More keys: `gateway keys create`.", is_secret=True),
-    Setting("VLLM_URL", "http://127.0.0.1:8000", parse.urls, "vLLM's base URL without `/v1`; several replicas comma-separated."),
-    Setting("VLLM_API_KEY", "", parse.secret, "The key vLLM was started with; sent to it, never to clients.", is_secret=True),
-    Setting("MODEL_NAME", "", parse.text, "The model meant by a request that names none; what `make vllm` serves."),
-    Setting("DATABASE_PATH", "data/gateway.db", parse.path, "SQLite file of keys and usage; relative to the folder that holds config/.env; its folder is created."),
-    Setting("DAILY_TOKEN_QUOTA", "1000000", parse.off_or(parse.tokens), "Tokens (input + output) a key may use per day unless it has its own quota; `off` for no limit."),
-    Setting("QUOTA_TIMEZONE", "UTC", parse.time_zone, "IANA time zone in whose midnight the day turns."),
-    Setting("QUOTA_FLUSH_SECONDS", "0.1", parse.seconds, "How often usage is written to disk: what a `kill -9` can lose."),
-    Setting("USAGE_RETENTION_DAYS", "400", parse.count, "Days of usage history kept."),
-    Setting("RATE_LIMIT_PER_IP", "600/minute", parse_rate_limits, "Requests per client address (IPv6: per /64), before any key is looked at; several windows with `;`, or `off`."),
-    Setting("RATE_LIMIT_PER_KEY", "600/minute", parse_rate_limits, "Requests per key unless it has its own limit, or `off`."),
-    Setting("MAX_CONCURRENT_PER_KEY", "64", parse.off_or(parse.count), "Requests of one key at the same time, or `off`."),
-    Setting("TRUSTED_PROXIES", "", parse.networks, "Addresses or networks whose X-Forwarded-For is believed; none by default."),
-    Setting("CIRCUIT_FAILURE_THRESHOLD", "5", parse.count, "Failures in a row that open an upstream's circuit."),
-    Setting("CIRCUIT_FAILURE_RATIO", "0.5", parse.ratio, "Share of failures among at least 20 calls in 10 s that opens it too."),
-    Setting("CIRCUIT_OPEN_SECONDS", "5", parse.seconds, "How long it stays open the first time; doubles each time a probe fails."),
-    Setting("CIRCUIT_OPEN_MAX_SECONDS", "60", parse.seconds, "The longest it stays open."),
-    Setting("CIRCUIT_HALF_OPEN_PROBES", "1", parse.count, "Calls let through to test a failing upstream; all must succeed to close."),
-    Setting("CONNECT_TIMEOUT_SECONDS", "2", parse.seconds, "To connect to vLLM."),
-    Setting("FIRST_BYTE_TIMEOUT_SECONDS", "120", parse.seconds, "Until vLLM's answer begins, for streams."),
-    Setting("UNSTREAMED_TIMEOUT_SECONDS", "", parse.optional(parse.seconds), "The same for answers that are not streamed, which begin when all is generated. Empty: FIRST_BYTE_TIMEOUT_SECONDS if that is set, else 600."),
-    Setting("IDLE_TIMEOUT_SECONDS", "300", parse.seconds, "Silence within an answer."),
-    Setting("ANSWER_TIMEOUT_SECONDS", "3600", parse.seconds, "A whole answer, from the request sent to the last byte."),
-    Setting("HEADER_TIMEOUT_SECONDS", "10", parse.seconds, "A client's whole request head, and silence on a new connection."),
-    Setting("BODY_TIMEOUT_SECONDS", "30", parse.seconds, "A client's whole request body."),
-    Setting("WRITE_TIMEOUT_SECONDS", "60", parse.seconds, "A client that reads nothing while an answer waits for it."),
-    Setting("KEEPALIVE_TIMEOUT_SECONDS", "75", parse.count, "An idle client connection; longer than a proxy in front keeps it."),
-    Setting("MAX_BODY_BYTES", "33554432", parse.off_or(parse.count), "Largest request body, or `off`."),
-    Setting("MAX_ANSWER_BYTES", "33554432", parse.count, "Largest answer that is not streamed."),
-    Setting("MAX_IN_FLIGHT", "256", parse.off_or(parse.count), "Requests being answered at the same time by this gateway, or `off`."),
-    Setting("MAX_QUEUED", "64", parse.whole, "Requests waiting for a place beyond that."),
-    Setting("QUEUE_TIMEOUT_SECONDS", "5", parse.seconds, "The longest wait for a place."),
-    Setting("HEALTH_INTERVAL_SECONDS", "5", parse.seconds, "How often a healthy upstream is looked at; an unhealthy one every second."),
-    Setting("DRAIN_SECONDS", "30", parse.seconds_or_zero, "After SIGTERM: time for running answers to end."),
-    Setting("METRICS_ALLOW", "", parse.networks, "Networks that may read `/metrics` besides loopback."),
-    Setting("METRICS_PORT", "", parse.optional(parse.port), "A port of its own for `/metrics` on GATEWAY_HOST, then not served on GATEWAY_PORT."),
-    Setting("METRICS_KEYS_MAX", "100", parse.count, "API keys with metrics of their own; the others are summed under `other`."),
-    Setting("SLO_TTFT_SECONDS", "2.5", parse.seconds, "The time to the first token that an answer may take and count as goodput."),
-    Setting("SLO_TIME_PER_OUTPUT_TOKEN_SECONDS", "0.1", parse.seconds, "The same for each token after the first."),
-    Setting("DASHBOARD", "on", parse.switch, "The page for key holders at `/dashboard`, or `off`."),
-    Setting("CORS_ALLOW_ORIGINS", "", parse.origins, "Origins of browser pages that may call the gateway, or `*`; none by default."),
-    Setting("REFUSED_FIELDS", ",".join(sorted(REFUSED_FIELDS)), parse.words, "Body fields answered with 400."),
-    Setting("DROPPED_FIELDS", ",".join(sorted(DROPPED_FIELDS)), parse.words, "Body fields removed silently."),
-    Setting("ALLOWED_MEDIA_DOMAINS", "", parse.hosts, "Hosts that image, audio and video URLs may name (`*`: any); `data:` URLs always pass."),
-    Setting("MAX_CHOICES", "128", parse.count, "Largest `n`."),
-    Setting("TRUST_INCOMING_TRACES", "", parse.networks_or_all, "Addresses or networks of clients whose traces (`traceparent`) are continued, or `all`; others' are linked."),
-    Setting("LOG_LEVEL", "INFO", parse.log_level, "DEBUG, INFO, WARNING or ERROR."),
-    Setting("LOG_FORMAT", "auto", parse.log_format, "`json`, `console`, or `auto`: console on a terminal."),
-    Setting("LOG_FILE", "", parse.optional(parse.path), "A file that gets every line too, as JSON; opened anew on SIGHUP. Relative to the folder that holds config/.env; its folder is created."),
-)  # fmt: skip
+    def __init__(self, faults: Iterable[tuple[str, str]]) -> None:
+        faults = list(faults)
+        self.faults = [sentence for _, sentence in faults]
+        self.variables = frozenset(name for name, _ in faults)
+        super().__init__("\n".join(self.faults))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +56,10 @@ class Settings:
     server: ServerConfig
     static_keys: parse.ApiKeys
     key_defaults: KeyDefaults
-    upstream_urls: tuple[str, ...]
-    upstream_api_key: parse.Secret
+    fleet: FleetDefinition
+    upstreams_file: UpstreamsFile | None
     default_model: str | None
+    slow_start_seconds: float
     transport: TransportConfig
     breaker: BreakerConfig
     prober: ProberConfig
@@ -145,14 +87,19 @@ class Settings:
     def from_env(cls, environ: Mapping[str, str], *, base: Path = Path()) -> "Settings":
         """Raises ConfigurationError with every fault. An empty variable is an unset one.
 
-        `base` is the folder that a relative DATABASE_PATH or LOG_FILE starts from.
+        `base` is the folder that relative paths start from.
         """
         values, faults = _read(environ)
-        if faults:
-            raise ConfigurationError(faults)
-        values["DATABASE_PATH"] = base / values["DATABASE_PATH"]
-        values["LOG_FILE"] = values["LOG_FILE"] and base / values["LOG_FILE"]
-        return _compose(values, environ)
+        for name in ("DATABASE_PATH", "LOG_FILE", "UPSTREAMS_FILE"):
+            values[name] = values[name] and base / values[name]
+        said = {name for name, raw in environ.items() if raw.strip()}
+        sources = read_fleet(values, said=said, environ=environ)
+        found = list(faults.items())
+        # A variable that cannot be read is told once; what follows from it is not a fault.
+        found += [(name, text) for name, text in sources.faults if not faults.keys() & SOURCES]
+        if found:
+            raise ConfigurationError(found)
+        return _compose(values, environ, fleet=sources.fleet, file=sources.file)
 
 
 def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -187,7 +134,13 @@ def _contradictions(v: Mapping[str, Any], said: AbstractSet[str]) -> dict[str, s
     return faults
 
 
-def _compose(v: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+def _compose(
+    v: Mapping[str, Any],
+    environ: Mapping[str, str],
+    *,
+    fleet: FleetDefinition,
+    file: UpstreamsFile | None,
+) -> Settings:
     return Settings(
         server=ServerConfig(
             host=v["GATEWAY_HOST"],
@@ -204,9 +157,10 @@ def _compose(v: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
             rate_limits=v["RATE_LIMIT_PER_KEY"],
             max_concurrent=v["MAX_CONCURRENT_PER_KEY"],
         ),
-        upstream_urls=v["VLLM_URL"],
-        upstream_api_key=v["VLLM_API_KEY"],
+        fleet=fleet,
+        upstreams_file=file,
         default_model=v["MODEL_NAME"] or None,
+        slow_start_seconds=v["SLOW_START_SECONDS"],
         transport=_transport(v, environ),
         breaker=BreakerConfig(
             failure_threshold=v["CIRCUIT_FAILURE_THRESHOLD"],
@@ -224,8 +178,17 @@ def _compose(v: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
             max_queued=v["MAX_QUEUED"],
             queue_timeout_seconds=v["QUEUE_TIMEOUT_SECONDS"],
         ),
-        dispatch=DispatchConfig(max_answer_bytes=v["MAX_ANSWER_BYTES"]),
-        inference=InferenceConfig(max_body_bytes=v["MAX_BODY_BYTES"]),
+        dispatch=DispatchConfig(
+            max_answer_bytes=v["MAX_ANSWER_BYTES"],
+            retries=RetryConfig(
+                attempts=v["RETRY_ATTEMPTS"],
+                budget_ratio=v["RETRY_BUDGET_RATIO"],
+                budget_per_second=v["RETRY_BUDGET_PER_SECOND"],
+            ),
+        ),
+        inference=InferenceConfig(
+            max_body_bytes=v["MAX_BODY_BYTES"], session_header=v["SESSION_HEADER"]
+        ),
         dialect=OpenAIConfig(
             refused_fields=v["REFUSED_FIELDS"],
             dropped_fields=v["DROPPED_FIELDS"],
@@ -276,7 +239,12 @@ def _transport(v: Mapping[str, Any], environ: Mapping[str, str]) -> TransportCon
 
 
 def _warnings(v: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, ...]:
-    return (*_misspelt(environ), *_short_keys(v["GATEWAY_API_KEYS"]))
+    said = {name for name, raw in environ.items() if raw.strip()}
+    return (
+        *_misspelt(environ),
+        *_short_keys(v["GATEWAY_API_KEYS"]),
+        *found_beside(v, said=said),
+    )
 
 
 def _misspelt(environ: Mapping[str, str]) -> Iterator[str]:

@@ -1,0 +1,196 @@
+"""A streamed chat answer, turned into the events of /v1/messages while it passes."""
+
+from collections.abc import Mapping
+
+from gateway.errors import GatewayError, UpstreamTruncated
+from gateway.exchange import TokenUsage
+from gateway.wire.anthropic_blocks import BlockWriter
+from gateway.wire.anthropic_events import KEEP_ALIVE, PING, STOP, event, message_id, message_start
+from gateway.wire.anthropic_fields import objects_in, text_in
+from gateway.wire.anthropic_from_chat import signature_of
+from gateway.wire.anthropic_stops import Stop, stop_of
+from gateway.wire.anthropic_usage import read_chat_usage, usage_of_chat
+from gateway.wire.openai_errors import stream_failure
+from gateway.wire.openai_running import RunningUsage
+from gateway.wire.openai_usage import as_object
+from gateway.wire.sse import EventSplitter, data_of
+
+
+class TranslatedStreamReader:
+    """A ResponseReader that takes the events of chat and gives those of Anthropic.
+
+    The running usage of chat is charged while it streams; what the last event shows is charged
+    in the end.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_events",
+        "_finish_reason",
+        "_has_refused",
+        "_identity",
+        "_is_complete",
+        "_is_over",
+        "_last_usage",
+        "_met",
+        "_rescued",
+        "_running",
+        "_saw_content",
+        "_shown_model",
+    )
+
+    def __init__(self, *, prompt_tokens: int, shown_model: str = "") -> None:
+        """`shown_model` is what the client is to read as the model's name; empty: as it comes."""
+        self._events = EventSplitter()
+        self._blocks = BlockWriter()
+        self._running = RunningUsage(
+            choices_per_prompt=1, choices=1, prompt_tokens=max(1, prompt_tokens)
+        )
+        self._shown_model = shown_model
+        self._identity = ""
+        self._finish_reason: object = None
+        self._met: object = None
+        self._has_refused = False
+        self._last_usage: object = None
+        self._saw_content = False
+        self._is_complete = False
+        self._is_over = False
+        self._rescued = b""
+
+    @property
+    def usage(self) -> TokenUsage:
+        return self._running.as_usage()
+
+    @property
+    def saw_content(self) -> bool:
+        return self._saw_content
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
+
+    @property
+    def rescued(self) -> bytes:
+        return self._rescued
+
+    def feed(self, chunk: bytes) -> bytes:
+        if self._is_over:
+            return b""
+        written: list[bytes] = []
+        try:
+            for chat_event in self._events.feed(chunk):
+                written.append(self._read(chat_event))
+                if self._is_over:
+                    break
+            self._events.require_bounded()
+        except GatewayError:
+            self._is_over = True
+            self._rescued = b"".join(written)
+            raise
+        return b"".join(written)
+
+    def finish(self) -> bytes:
+        # A last event may lack its empty line; the terminator is one all the same.
+        rest = self.feed(b"\n\n") if self._events.held else b""
+        if self._is_complete:
+            return rest
+        raise UpstreamTruncated("The upstream closed its answer before the end.")
+
+    def _read(self, chat_event: bytes) -> bytes:
+        """What the client gets for one event of chat."""
+        data = data_of(chat_event)
+        if data is None:
+            # Comments keep connections alive, here as there.
+            return KEEP_ALIVE if chat_event.startswith(b":") else b""
+        if data.strip() == b"[DONE]":
+            return self._end()
+        fields = as_object(data)
+        if fields.get("error"):
+            raise stream_failure(fields["error"])
+        choices = fields.get("choices")
+        if not isinstance(choices, list):
+            return b""
+        choice = choices[0] if choices else None
+        self._running.begin()
+        is_first = not self._identity
+        if is_first:
+            self._identity = message_id(fields.get("id"))
+        if not isinstance(choice, dict):
+            self._settle(fields.get("usage"))
+            return self._begin(fields) if is_first else b""
+        written = self._say(choice)
+        self._count(fields.get("usage"), has_content=bool(written))
+        return self._begin(fields) + written if is_first else written
+
+    def _begin(self, fields: Mapping[str, object]) -> bytes:
+        shown = {"input_tokens": self.usage.input_tokens, "output_tokens": 0}
+        model = self._shown_model or text_in(fields.get("model"))
+        return message_start(identity=self._identity, model=model, usage=shown) + PING
+
+    def _say(self, choice: Mapping[str, object]) -> bytes:
+        if choice.get("finish_reason") is not None:
+            self._finish_reason = choice["finish_reason"]
+            self._met = choice.get("stop_reason")
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            return b""
+        written = b""
+        thought = text_in(delta.get("reasoning") or delta.get("reasoning_content"))
+        if thought:
+            written += self._blocks.thought(thought, signature=signature_of(self._identity))
+        text = text_in(delta.get("content"))
+        if text:
+            written += self._blocks.text(text)
+        refusal = text_in(delta.get("refusal"))
+        if refusal:
+            self._has_refused = True
+            written += self._blocks.text(refusal)
+        calls = delta.get("tool_calls")
+        return written + self._call(calls) if calls else written
+
+    def _call(self, calls: object) -> bytes:
+        written = b""
+        for call in objects_in(calls):
+            number, function = call.get("index"), call.get("function")
+            named = function if isinstance(function, dict) else {}
+            at = number if type(number) is int else 0
+            name = text_in(named.get("name"))
+            identity = text_in(call.get("id"))
+            if name and not identity:
+                identity = f"toolu_{signature_of(self._identity)}_{at}"
+            arguments = text_in(named.get("arguments"))
+            written += self._blocks.call(at, arguments, identity=identity, name=name)
+        return written
+
+    def _count(self, usage: object, *, has_content: bool) -> None:
+        if has_content:
+            self._saw_content = True
+        reported = read_chat_usage(usage)
+        if reported is not None:
+            self._last_usage = usage
+            self._running.report(0, reported)
+        elif has_content:
+            self._running.count_unreported()
+
+    def _settle(self, usage: object) -> None:
+        reported = read_chat_usage(usage)
+        if reported is not None:
+            self._last_usage = usage
+            self._running.settle(reported)
+
+    def _end(self) -> bytes:
+        if not self._identity:
+            raise UpstreamTruncated("The upstream ended its answer before the beginning.")
+        written = self._blocks.close()
+        stop = stop_of(
+            self._finish_reason,
+            self._met,
+            has_called=self._blocks.has_called,
+            is_call_whole=self._blocks.is_call_whole,
+        )
+        if self._has_refused:
+            stop = Stop("refusal")
+        delta = {"stop_reason": stop.reason, "stop_sequence": stop.sequence}
+        usage = usage_of_chat(self.usage, self._last_usage)
+        self._is_complete = self._is_over = True
+        return written + event("message_delta", {"delta": delta, "usage": usage}) + STOP
