@@ -150,6 +150,7 @@ class Dispatcher:
         with Asking(
             exchange,
             exchange.upstream,
+            url=lease.upstream.url,
             path=call.operation.value,
             output_limit=call.output_limit,
             clock=self._clock,
@@ -272,7 +273,11 @@ class Dispatcher:
             with attempts.lease() as lease:
                 try:
                     with Asking(
-                        exchange, lease.upstream.name, path="/tokenize", clock=self._clock
+                        exchange,
+                        lease.upstream.name,
+                        url=lease.upstream.url,
+                        path="/tokenize",
+                        clock=self._clock,
                     ) as asking:
                         answer = await self._ask(lease, call, "/tokenize", body, exchange)
                         with closing(answer):

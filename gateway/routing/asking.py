@@ -17,19 +17,21 @@ class Asking:
     what follows is not its time any more, and nothing that could be cut off.
     """
 
-    __slots__ = ("_asked_at", "_clock", "_exchange", "_output_limit", "_path", "_upstream")
+    __slots__ = ("_asked_at", "_clock", "_exchange", "_output_limit", "_path", "_upstream", "_url")
 
     def __init__(
         self,
         exchange: Exchange,
         upstream: str,
         *,
+        url: str,
         path: str,
         output_limit: int | None = None,
         clock: Clock,
     ) -> None:
         self._exchange = exchange
         self._upstream = upstream
+        self._url = url
         self._path = path
         self._output_limit = output_limit
         self._clock = clock
@@ -41,6 +43,7 @@ class Asking:
         exchange.trace.begin_call(
             exchange,
             upstream=self._upstream,
+            url=self._url,
             path=self._path,
             output_limit=self._output_limit,
             at=self._asked_at,

@@ -112,11 +112,18 @@ class SampledSpan:
         self.span_id = f"{self._span_id:016x}"
 
     def begin_call(
-        self, exchange: Exchange, *, upstream: str, path: str, output_limit: int | None, at: float
+        self,
+        exchange: Exchange,
+        *,
+        upstream: str,
+        url: str,
+        path: str,
+        output_limit: int | None,
+        at: float,
     ) -> None:
         span_id = getrandbits(64)
         exchange.trace_headers = _headers(self._root, span_id)
-        self._calls.append(UpstreamCall(span_id, upstream, path, output_limit, at))
+        self._calls.append(UpstreamCall(span_id, upstream, url, path, output_limit, at))
 
     def end_call(self, error: BaseException | None, *, at: float) -> None:
         self._calls[-1].end(error, at)

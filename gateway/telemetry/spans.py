@@ -32,6 +32,7 @@ OPERATIONS = {
 }
 # Where the answer to a route may have come from besides the same path; all else only counted.
 ELSEWHERE = {asked.value: served.value for asked, served in STAND_INS.items()}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 )
@@ -60,13 +61,29 @@ class Spans(Protocol):
 class UpstreamCall:
     """One call to an upstream; times are `Clock.monotonic` seconds."""
 
-    __slots__ = ("began_at", "ended_at", "error", "output_limit", "path", "span_id", "upstream")
+    __slots__ = (
+        "began_at",
+        "ended_at",
+        "error",
+        "output_limit",
+        "path",
+        "span_id",
+        "upstream",
+        "url",
+    )
 
     def __init__(
-        self, span_id: int, upstream: str, path: str, output_limit: int | None, began_at: float
+        self,
+        span_id: int,
+        upstream: str,
+        url: str,
+        path: str,
+        output_limit: int | None,
+        began_at: float,
     ) -> None:
         self.span_id = span_id
         self.upstream = upstream
+        self.url = url
         self.path = path
         self.output_limit = output_limit
         self.began_at = began_at
@@ -155,7 +172,7 @@ class FinishedTrace(NamedTuple):
             error = exchange.error_code or CANCELLED
         began_ns, ended_ns = self._ns(call.began_at), self._ns(call.ended_at)
         span = self._add_span(spans, call.span_id, began_ns, ended_ns)
-        span.MergeFromString(_client_template(call.path, exchange.model, call.upstream))
+        span.MergeFromString(_client_template(call.path, exchange.model, call.url))
         span.parent_span_id = self.span_id.to_bytes(8, "big")
         facts: dict[str, Value | None] = {
             "gen_ai.request.max_tokens": call.output_limit,
@@ -245,17 +262,16 @@ def _server_template(method: str, route: str, status: int, outcome: Outcome) -> 
 
 
 @lru_cache(maxsize=1024)
-def _client_template(path: str, model: str, upstream: str) -> bytes:
+def _client_template(path: str, model: str, url: str) -> bytes:
     operation = OPERATIONS.get(path) or path.rpartition("/")[2]
-    # An upstream's name is its URL without the scheme.
-    address = urlsplit(f"//{upstream}")
+    address = urlsplit(url)
     span = Span(name=f"{operation} {model}", kind=Span.SPAN_KIND_CLIENT)
     facts: dict[str, Value | None] = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": "vllm",
         "gen_ai.request.model": model,
         "server.address": address.hostname,
-        "server.port": address.port,
+        "server.port": address.port or DEFAULT_PORTS.get(address.scheme),
     }
     _add(span.attributes, facts)
     return bytes(span.SerializeToString())

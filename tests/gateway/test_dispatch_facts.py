@@ -34,6 +34,8 @@ from tests.gateway.dispatching import STREAM, bench_of, key
 
 HANGS: Script = (Receive(), Send(STREAM_HEAD + chunk(TOKEN)), Hang())
 
+URL = "http://upstream.test:8000"
+
 
 @pytest.mark.parametrize(
     ("script", "fault"),
@@ -128,10 +130,10 @@ def test_the_upstreams_time_ends_with_its_answer_and_adds_up() -> None:
     clock = FakeClock()
     exchange = Exchange(request_id="r", method="POST", started_at=0.0, client_address="::1")
 
-    with pytest.raises(UpstreamFailed), Asking(exchange, "a", path="/", clock=clock):
+    with pytest.raises(UpstreamFailed), Asking(exchange, "a", url=URL, path="/", clock=clock):
         clock.advance(1.0)
         raise UpstreamFailed("first attempt")
-    with Asking(exchange, "b", path="/", clock=clock) as asking:
+    with Asking(exchange, "b", url=URL, path="/", clock=clock) as asking:
         clock.advance(2.0)
         asking.hear_end()
         clock.advance(4.0)
@@ -144,7 +146,7 @@ def test_a_cancellation_after_the_end_cuts_nothing_off() -> None:
 
     with (
         pytest.raises(asyncio.CancelledError),
-        Asking(exchange, "a", path="/", clock=FakeClock()) as asking,
+        Asking(exchange, "a", url=URL, path="/", clock=FakeClock()) as asking,
     ):
         asking.hear_end()
         raise asyncio.CancelledError

@@ -25,7 +25,7 @@ def exchange(**known: Any) -> Exchange:
 def call(
     error: BaseException | None = None, *, path: str = CHAT, at: float = 100.5
 ) -> UpstreamCall:
-    made = UpstreamCall(7, "replica.example:8000/vllm", path, 50, at)
+    made = UpstreamCall(7, "gen-a", "https://replica.example/vllm", path, 50, at)
     made.end(error, at + 1)
     return made
 
@@ -101,6 +101,7 @@ def test_operations_have_opentelemetrys_names_where_it_has_one(path: str, operat
     assert client.name == f"{operation} m"
     assert facts(client)["gen_ai.operation.name"] == operation
     assert facts(client)["server.address"] == "replica.example"
+    assert facts(client)["server.port"] == 443
 
 
 REJECTED = UpstreamRejected("no", status=422, kind=ErrorKind.INVALID_REQUEST)
@@ -140,6 +141,6 @@ def test_only_the_call_that_was_answered_has_the_usage_and_a_failover_tells_of_t
     assert events(server) == [
         (
             "failover",
-            {"gateway.upstream": "replica.example:8000/vllm", "error.type": "status_5xx"},
+            {"gateway.upstream": "gen-a", "error.type": "status_5xx"},
         )
     ]
