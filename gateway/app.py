@@ -391,7 +391,7 @@ class Application:
     def _no_upstream(self) -> str | None:
         if any(upstream.health.is_healthy for upstream in self._pool.upstreams):
             return None
-        return "; ".join(f"upstream: {u.health.reason}" for u in self._pool.upstreams)
+        return "; ".join(f"upstream {u.name}: {u.health.reason}" for u in self._pool.upstreams)
 
     def _ledger_trouble(self) -> str | None:
         return None if self._journal.is_open else "ledger: not open yet"

@@ -42,7 +42,7 @@ def test_neither_names_a_setting_that_does_not_exist() -> None:
     assert ours <= known
 
 
-def test_the_example_is_a_valid_configuration() -> None:
+def test_the_example_is_a_valid_configuration(tmp_path: Path) -> None:
     values = dict(re.findall(r"^([A-Z][A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
 
-    Settings.from_env(values)
+    Settings.from_env(values, base=tmp_path)

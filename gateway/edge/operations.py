@@ -17,7 +17,7 @@ from gateway.edge.asgi import (
     respond_json,
 )
 from gateway.edge.origin import Network, Origin, lies_in
-from gateway.errors import InvalidRequest, ModelNotFound, PermissionDenied
+from gateway.errors import InvalidRequest, PermissionDenied
 from gateway.quota.ledger import Ledger
 from gateway.routing.pool import UpstreamPool
 from gateway.routing.standing import Standing
@@ -128,7 +128,10 @@ class Models:
 
 
 class Model:
-    """GET /v1/models/{id}; an id may contain slashes."""
+    """GET /v1/models/{id}: whatever a call may name, so that clients can ask before they call.
+
+    An id may contain slashes.
+    """
 
     def __init__(self, pool: UpstreamPool, *, prefix: str) -> None:
         self._pool = pool
@@ -136,11 +139,9 @@ class Model:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = scope["path"].removeprefix(self._prefix)
-        for model in self._pool.catalogue.listing(exchange_of(scope).caller):
-            if model.name == name:
-                await respond_json(send, dialect_of(scope).model_card(model))
-                return
-        raise ModelNotFound(f"The model '{name[:200]}' is not served here.", param="model")
+        caller = exchange_of(scope).caller
+        model = self._pool.catalogue.find(name, visible=caller.may_use)
+        await respond_json(send, dialect_of(scope).model_card(model))
 
 
 class Usage:

@@ -29,7 +29,7 @@ class ThrottleAddress:
         address = "ip:" + client_network(exchange.client_address)
         decision = self._limiter.hit(address, self._limits)
         if not decision.allowed:
-            raise _too_many(decision, limit="ip_rate", who="from this address")
+            raise _too_many(decision, self._limits, limit="ip_rate", who="from this address")
         try:
             await self._app(scope, receive, send)
         except Refusal:
@@ -68,7 +68,9 @@ class ThrottleKey:
                 if principal.rate_limits:
                     exchange.request_window = Allowance(*decision[1:4])
                 if not decision.allowed:
-                    raise _too_many(decision, limit="key_rate", who="with this key")
+                    raise _too_many(
+                        decision, principal.rate_limits, limit="key_rate", who="with this key"
+                    )
                 await self._inner(exchange, scope, receive, send)
             finally:
                 self._running.release(principal.key_id)
@@ -86,9 +88,12 @@ class ThrottleKey:
             raise
 
 
-def _too_many(decision: Decision, *, limit: str, who: str) -> RateLimitExceeded:
+def _too_many(
+    decision: Decision, limits: tuple[RateLimit, ...], *, limit: str, who: str
+) -> RateLimitExceeded:
+    allowed = " and ".join(f"{each.amount} in {each.window_seconds:g} s" for each in limits)
     return RateLimitExceeded(
-        f"Too many requests {who}: the limit is {decision.limit} per window. "
+        f"Too many requests {who}: the limit is {allowed}. "
         f"Come back in {decision.retry_after_seconds:.1f} s.",
         limit=limit,
         retry_after_seconds=decision.retry_after_seconds,

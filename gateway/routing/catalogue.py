@@ -47,6 +47,17 @@ class Catalogue:
                 names[alias] = ServedModel(alias, model.context_tokens)
         return [names[name] for name in sorted(names)]
 
+    def find(self, name: str, *, visible: Callable[[str], bool]) -> ServedModel:
+        """What a name stands for, under that name: a model, an alias, or what a pattern matches.
+
+        A name is visible by itself or by the model it stands for. Raises as `resolve` does where
+        nothing that is visible has this name.
+        """
+        model = self._named(name)
+        if model is None or not (visible(name) or visible(model.name)):
+            raise self._unknown(name, visible)
+        return model if model.name == name else ServedModel(name, model.context_tokens)
+
     def resolve(
         self,
         name: str,
@@ -62,9 +73,7 @@ class Catalogue:
         suggestions.
         """
         name = name or self._default_name(operation, visible)
-        model = self._models.get(name)
-        if model is None:
-            model = self._models.get(self._aliases.target(name) or "")
+        model = self._named(name)
         if model is None:
             raise self._unknown(name, visible)
         if operation not in self._accepts[model.name]:
@@ -75,6 +84,12 @@ class Catalogue:
                 param="model",
             )
         return model
+
+    def _named(self, name: str) -> ServedModel | None:
+        model = self._models.get(name)
+        if model is not None:
+            return model
+        return self._models.get(self._aliases.target(name) or "")
 
     def _default_name(self, operation: Operation, visible: Callable[[str], bool]) -> str:
         if self._default_model and self._can(self._default_model, operation):

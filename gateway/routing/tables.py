@@ -79,7 +79,7 @@ def repeated_places(definitions: Iterable[UpstreamDefinition]) -> list[str]:
     names: set[str] = set()
     urls: dict[str, str] = {}
     for each in definitions:
-        if each.name in names:
+        if each.name and each.name in names:
             faults.append(f"upstream '{each.name}': two have this name; give each its own")
         names.add(each.name)
         if each.url and each.url in urls:

@@ -54,7 +54,7 @@ class HttpProbe:
             self._last = Health(
                 is_healthy=False,
                 reason=f"nothing answers at {self._url}: start vLLM there (make vllm, "
-                "make vllm-cpu or make sim) or set VLLM_URL",
+                "make vllm-cpu or make sim) or correct this address",
             )
         if not self._last.is_healthy:
             self._speaks_messages = None  # What comes back may be another version.
@@ -68,7 +68,10 @@ class HttpProbe:
             return Health(is_healthy=False, reason=reason)
         listing = await self._get("/v1/models")
         if listing.status_code in (401, 403):
-            reason = f"{self._url} refuses our key: VLLM_API_KEY must be vLLM's --api-key"
+            reason = (
+                f"{self._url} refuses our key: VLLM_API_KEY, or its own in the upstreams file, "
+                "must be vLLM's --api-key"
+            )
             return Health(is_healthy=False, reason=reason)
         models = _models(listing)
         if not models:

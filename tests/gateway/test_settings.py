@@ -12,6 +12,12 @@ from gateway.telemetry.traces import NoTracing, open_tracing
 KEY = {"GATEWAY_API_KEYS": "sk-test-abcdefgh"}
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder_without_upstreams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have a config/upstreams.toml, which is read where it is there."""
+    monkeypatch.chdir(tmp_path)
+
+
 def fault_of(**environ: str) -> str:
     with pytest.raises(ConfigurationError) as caught:
         Settings.from_env(KEY | environ)

@@ -99,6 +99,17 @@ async def test_exact_aliases_are_listed_beside_the_models(running: Running) -> N
     assert one["max_model_len"] == 32768
 
 
+async def test_whatever_a_call_may_name_can_be_looked_up(running: Running) -> None:
+    client = running.gateway.client
+    by_pattern = await client.get("/v1/models/claude-sonnet-4-5-20250929")
+    near_miss = await client.get("/v1/models/gpt-4p")
+
+    assert by_pattern.json()["id"] == "claude-sonnet-4-5-20250929"
+    assert by_pattern.json()["max_model_len"] == 32768
+    assert near_miss.status_code == 404
+    assert "Did you mean gpt-4o" in near_miss.json()["error"]["message"]
+
+
 async def test_an_alias_whose_model_is_gone_is_unknown(running: Running) -> None:
     answer = await running.gateway.client.post(CHAT, json=chat(model="lost"))
 
@@ -129,7 +140,9 @@ async def test_a_key_may_use_a_model_by_its_name_or_by_the_alias_it_was_given(
         for model in ("gpt-4o", "sim-model", "other", "claude-3-opus", "unheard-of"):
             statuses[model] = (await client.post(CHAT, json=chat(model=model))).status_code
         models = (await client.get("/v1/models")).json()["data"]
+        claude = await client.get("/v1/models/claude-sonnet-4-5")
 
+    assert claude.status_code == (200 if allowed == "sim-model" else 404)
     assert statuses["gpt-4o"] == 200
     assert statuses["sim-model"] == (200 if allowed == "sim-model" else 403)
     assert (statuses["other"], statuses["claude-3-opus"]) == (403, 403)

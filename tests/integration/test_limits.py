@@ -79,6 +79,7 @@ async def test_every_window_of_a_limit_holds(simulator: Simulator, tmp_path: Pat
     assert burst == [200, 200, 429]
     assert later == [200, 429]
     assert float(refused.headers["retry-after-ms"]) > 5_000
+    assert "the limit is 2 in 1 s and 3 in 60 s." in refused.json()["error"]["message"]
 
 
 async def test_the_headers_count_down(simulator: Simulator, tmp_path: Path) -> None:

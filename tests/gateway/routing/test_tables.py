@@ -118,6 +118,12 @@ def test_a_mistake_is_told_with_its_place_and_its_cure(tmp_path: Path, text: str
     assert "hunter2" not in fault
 
 
+def test_upstreams_without_a_readable_url_have_no_name_in_common(tmp_path: Path) -> None:
+    found = faults(tmp_path, '[[upstream]]\nurl = "a:8000"\n[[upstream]]\nurl = "b:8000"')
+
+    assert [fault.partition(":")[0] for fault in found] == ["upstream 1, url", "upstream 2, url"]
+
+
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     found = faults(
         tmp_path, f'{WHERE}weight = 0\nkind = "x"\nzzz = 1\n[[upstream]]\n[aliases]\na = 1'
