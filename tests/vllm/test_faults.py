@@ -83,7 +83,10 @@ async def test_a_killed_engine_opens_the_circuit_and_a_new_vllm_closes_it(tmp_pa
             os.kill(vllm.engine_pid, signal.SIGKILL)
             ends = await asyncio.gather(*load)
 
-        assert all("[DONE]" not in end and '"error"' in end for end in ends)
+        # On a busy machine one of them may have come to its good end before.
+        cut = [end for end in ends if "[DONE]" not in end]
+        assert len(cut) >= 3
+        assert all('"error"' in end for end in cut)
         refusals = [await gateway.client.post("/v1/completions", json=LONG) for _ in range(4)]
         assert {refusal.status_code for refusal in refusals} <= {502, 503}
         assert all("error" in refusal.json() for refusal in refusals)
