@@ -5,6 +5,7 @@ request here; these take 1.5. And it makes their text in 6 us a line, these in 0
 a line but its number is made once. They are changed and shown on the event loop alone.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -57,7 +58,7 @@ class Distribution:
 Child = TypeVar("Child", Tally, Distribution)
 
 
-class _Family(Generic[Child]):
+class _Family(ABC, Generic[Child]):
     """One metric: its name, its labels, and a child for every combination that occurred.
 
     The text of a child is a template, made with it once, that takes the child's numbers.
@@ -89,9 +90,9 @@ class _Family(Generic[Child]):
         for labels in [labels for labels in self._children if labels[place] == value]:
             del self._children[labels], self._templates[labels]
 
+    @abstractmethod
     def _template(self, labels: tuple[str, ...]) -> str:
         """The child's lines; each number is a conversion that begins with NUL instead of %."""
-        raise NotImplementedError
 
     def _items(self) -> Iterator[tuple[str, Child]]:
         """Template and child of all that exist now, however long the iteration takes."""

@@ -33,7 +33,6 @@ class Colour(Enum):
     """Colours with a meaning, the same on every dashboard."""
 
     GOOD = "green"
-    UNSURE = "yellow"
     WARNING = "orange"
     BAD = "red"
     PLAIN = "blue"

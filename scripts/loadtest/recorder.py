@@ -41,8 +41,6 @@ class Recorder:
                 tally.finished += 1
                 tally.input_tokens += exchange.input_tokens
                 tally.output_tokens += tokens
-        else:
-            tally.live_failed += 1
         if exchange.is_sample:
             self._add_to_sample(exchange, tally)
 

@@ -46,7 +46,6 @@ class Tally:
     output_tokens: int = 0
     without_usage: int = 0
     live_ok: int = 0
-    live_failed: int = 0
     live_tokens: int = 0
     failures: dict[str, FailureCount] = field(default_factory=dict)
     time_to_first_token: Histogram = field(default_factory=Histogram)
