@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gateway.errors import GatewayError, UpstreamTruncated
+from gateway.errors import UpstreamTruncated
 from gateway.exchange import TokenUsage
 from gateway.wire.anthropic_blocks import BlockWriter
 from gateway.wire.anthropic_events import KEEP_ALIVE, PING, STOP, event, message_id, message_start
@@ -13,10 +13,11 @@ from gateway.wire.anthropic_usage import read_chat_usage, usage_of_chat
 from gateway.wire.openai_errors import stream_failure
 from gateway.wire.openai_running import RunningUsage
 from gateway.wire.openai_usage import as_object
-from gateway.wire.sse import EventSplitter, data_of
+from gateway.wire.reading import EventReader
+from gateway.wire.sse import data_of
 
 
-class TranslatedStreamReader:
+class TranslatedStreamReader(EventReader):
     """A ResponseReader that takes the events of chat and gives those of Anthropic.
 
     The running usage of chat is charged while it streams; what the last event shows is charged
@@ -25,23 +26,18 @@ class TranslatedStreamReader:
 
     __slots__ = (
         "_blocks",
-        "_events",
         "_finish_reason",
         "_has_refused",
         "_identity",
-        "_is_complete",
-        "_is_over",
         "_last_usage",
         "_met",
-        "_rescued",
         "_running",
-        "_saw_content",
         "_shown_model",
     )
 
     def __init__(self, *, prompt_tokens: int, shown_model: str = "") -> None:
         """`shown_model` is what the client is to read as the model's name; empty: as it comes."""
-        self._events = EventSplitter()
+        super().__init__()
         self._blocks = BlockWriter()
         self._running = RunningUsage(
             choices_per_prompt=1, choices=1, prompt_tokens=max(1, prompt_tokens)
@@ -52,49 +48,10 @@ class TranslatedStreamReader:
         self._met: object = None
         self._has_refused = False
         self._last_usage: object = None
-        self._saw_content = False
-        self._is_complete = False
-        self._is_over = False
-        self._rescued = b""
 
     @property
     def usage(self) -> TokenUsage:
         return self._running.as_usage()
-
-    @property
-    def saw_content(self) -> bool:
-        return self._saw_content
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_complete
-
-    @property
-    def rescued(self) -> bytes:
-        return self._rescued
-
-    def feed(self, chunk: bytes) -> bytes:
-        if self._is_over:
-            return b""
-        written: list[bytes] = []
-        try:
-            for chat_event in self._events.feed(chunk):
-                written.append(self._read(chat_event))
-                if self._is_over:
-                    break
-            self._events.require_bounded()
-        except GatewayError:
-            self._is_over = True
-            self._rescued = b"".join(written)
-            raise
-        return b"".join(written)
-
-    def finish(self) -> bytes:
-        # A last event may lack its empty line; the terminator is one all the same.
-        rest = self.feed(b"\n\n") if self._events.held else b""
-        if self._is_complete:
-            return rest
-        raise UpstreamTruncated("The upstream closed its answer before the end.")
 
     def _read(self, chat_event: bytes) -> bytes:
         """What the client gets for one event of chat."""
@@ -103,7 +60,7 @@ class TranslatedStreamReader:
             # Comments keep connections alive, here as there.
             return KEEP_ALIVE if chat_event.startswith(b":") else b""
         if data.strip() == b"[DONE]":
-            return self._end()
+            return self._conclude()
         fields = as_object(data)
         if fields.get("error"):
             raise stream_failure(fields["error"])
@@ -178,7 +135,7 @@ class TranslatedStreamReader:
             self._last_usage = usage
             self._running.settle(reported)
 
-    def _end(self) -> bytes:
+    def _conclude(self) -> bytes:
         if not self._identity:
             raise UpstreamTruncated("The upstream ended its answer before the beginning.")
         written = self._blocks.close()
@@ -192,5 +149,6 @@ class TranslatedStreamReader:
             stop = Stop("refusal")
         delta = {"stop_reason": stop.reason, "stop_sequence": stop.sequence}
         usage = usage_of_chat(self.usage, self._last_usage)
-        self._is_complete = self._is_over = True
+        self._is_complete = True
+        self._stop()
         return written + event("message_delta", {"delta": delta, "usage": usage}) + STOP

@@ -5,20 +5,20 @@ from typing import Final
 
 import orjson
 
-from gateway.errors import GatewayError, UpstreamTruncated
 from gateway.exchange import TokenUsage
 from gateway.wire.anthropic_errors import stream_failure
 from gateway.wire.anthropic_events import KEEP_ALIVE, framed, message_id
 from gateway.wire.anthropic_events import event as rendered
 from gateway.wire.anthropic_usage import RunningTally
 from gateway.wire.openai_usage import as_object
-from gateway.wire.sse import EventSplitter, data_of
+from gateway.wire.reading import EventReader
+from gateway.wire.sse import data_of
 
 _DELTA: Final = b"event: content_block_delta\ndata: {"
 _CONTENT_KEYS: Final = ("text", "thinking", "partial_json")
 
 
-class AnthropicStreamReader:
+class AnthropicStreamReader(EventReader):
     """A ResponseReader for the events of a native /v1/messages.
 
     Mended are the id, the model's name, an input of zero tokens and missing event names; what
@@ -27,42 +27,21 @@ class AnthropicStreamReader:
     """
 
     __slots__ = (
-        "_events",
-        "_is_complete",
-        "_is_over",
         "_may_search",
-        "_rescued",
-        "_saw_content",
         "_shown_model",
         "_tally",
     )
 
     def __init__(self, *, prompt_tokens: int, shown_model: str = "") -> None:
         """`shown_model` is what the client is to read as the model's name; empty: as it comes."""
-        self._events = EventSplitter()
+        super().__init__()
         self._tally = RunningTally(prompt_tokens=prompt_tokens)
         self._shown_model = shown_model
         self._may_search = False
-        self._saw_content = False
-        self._is_complete = False
-        self._is_over = False
-        self._rescued = b""
 
     @property
     def usage(self) -> TokenUsage:
         return self._tally.as_usage()
-
-    @property
-    def saw_content(self) -> bool:
-        return self._saw_content
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_complete
-
-    @property
-    def rescued(self) -> bytes:
-        return self._rescued
 
     def feed(self, chunk: bytes) -> bytes:
         if self._may_search and not self._events.held and chunk.startswith(_DELTA):
@@ -72,29 +51,6 @@ class AnthropicStreamReader:
                 self._tally.count(lines // 3)
                 return chunk
         return self._walk(chunk)
-
-    def finish(self) -> bytes:
-        # A last event may lack its empty line; the terminator is one all the same.
-        rest = self._walk(b"\n\n") if self._events.held else b""
-        if self._is_complete:
-            return rest
-        raise UpstreamTruncated("The upstream closed its answer before the end.")
-
-    def _walk(self, chunk: bytes) -> bytes:
-        if self._is_over:
-            return b""
-        passed: list[bytes] = []
-        try:
-            for event in self._events.feed(chunk):
-                passed.append(self._read(event))
-                if self._is_over:
-                    break
-            self._events.require_bounded()
-        except GatewayError:
-            self._end()
-            self._rescued = b"".join(passed)
-            raise
-        return b"".join(passed)
 
     def _read(self, event: bytes) -> bytes:
         """What the client gets of one event."""
@@ -116,7 +72,7 @@ class AnthropicStreamReader:
             self._count(fields.get("delta"))
         elif kind == "message_stop":
             self._is_complete = True
-            self._end()
+            self._stop()
         as_it_should_be = framed(kind, data)
         return event if event == as_it_should_be else framed(kind, orjson.dumps(fields))
 
@@ -137,6 +93,6 @@ class AnthropicStreamReader:
             self._saw_content = True
             self._may_search = True
 
-    def _end(self) -> None:
-        self._is_over = True
+    def _stop(self) -> None:
+        super()._stop()
         self._may_search = False

@@ -4,12 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.errors import GatewayError, UpstreamTruncated
+from gateway.errors import UpstreamTruncated
 from gateway.exchange import TokenUsage
 from gateway.wire.openai_errors import stream_failure
 from gateway.wire.openai_running import RunningUsage
 from gateway.wire.openai_usage import as_object, read_usage
-from gateway.wire.sse import EventSplitter, data_of
+from gateway.wire.reading import EventReader
+from gateway.wire.sse import data_of
 
 # The running usage of an event, with one level of details inside. Inside a JSON string every
 # quote is escaped, so `,"usage":{` can only be a key of an object: whatever a model writes, it
@@ -32,7 +33,7 @@ class StreamWishes:
     continuous_usage: bool = False
 
 
-class OpenAIStreamReader:
+class OpenAIStreamReader(EventReader):
     """A ResponseReader for the events of /v1/chat/completions and /v1/completions.
 
     A read of whole events that all count the same single choice, the ordinary case, is searched
@@ -41,45 +42,24 @@ class OpenAIStreamReader:
     """
 
     __slots__ = (
-        "_events",
-        "_is_complete",
-        "_is_over",
         "_may_search",
-        "_rescued",
         "_running",
-        "_saw_content",
         "_wishes",
     )
 
     def __init__(
         self, *, choices_per_prompt: int, choices: int, prompt_tokens: int, wishes: StreamWishes
     ) -> None:
-        self._events = EventSplitter()
+        super().__init__()
         self._running = RunningUsage(
             choices_per_prompt=choices_per_prompt, choices=choices, prompt_tokens=prompt_tokens
         )
         self._wishes = wishes
         self._may_search = False
-        self._saw_content = False
-        self._is_complete = False
-        self._is_over = False
-        self._rescued = b""
 
     @property
     def usage(self) -> TokenUsage:
         return self._running.as_usage()
-
-    @property
-    def saw_content(self) -> bool:
-        return self._saw_content
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_complete
-
-    @property
-    def rescued(self) -> bytes:
-        return self._rescued
 
     def feed(self, chunk: bytes) -> bytes:
         if self._may_search and not self._events.held:
@@ -111,22 +91,6 @@ class OpenAIStreamReader:
         self._running.advance(as_object(chunk[usage_at + 9 : usage_ends]).get("completion_tokens"))
         return chunk if self._wishes.continuous_usage else bare
 
-    def _walk(self, chunk: bytes) -> bytes:
-        if self._is_over:
-            return b""
-        passed: list[bytes] = []
-        try:
-            for event in self._events.feed(chunk):
-                passed.append(self._read(event))
-                if self._is_over:
-                    break
-            self._events.require_bounded()
-        except GatewayError:
-            self._end()
-            self._rescued = b"".join(passed)
-            raise
-        return b"".join(passed)
-
     def _read(self, event: bytes) -> bytes:
         """What the client gets of one event."""
         data = data_of(event)
@@ -134,7 +98,7 @@ class OpenAIStreamReader:
             return event
         if data.strip() == _DONE:
             self._is_complete = True
-            self._end()
+            self._stop()
             return event
         fields = as_object(data)
         if fields.get("error"):
@@ -162,8 +126,8 @@ class OpenAIStreamReader:
             return event
         return _USAGE.sub(b"", event)
 
-    def _end(self) -> None:
-        self._is_over = True
+    def _stop(self) -> None:
+        super()._stop()
         self._may_search = False
 
 
