@@ -95,8 +95,9 @@ async def test_a_removed_upstream_finishes_what_it_began_and_gets_nothing_new(
         async with reading(file, tmp_path) as gateway:
             body = chat(stream=True, max_tokens=20)
             stream = asyncio.create_task(gateway.client.post(CHAT, json=body))
-            while old.state.running < 1:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(RELOAD_SECONDS):
+                while old.state.running < 1:
+                    await asyncio.sleep(0.01)
             file.write(("new", new, ""))
             gateway.signal(signal.SIGHUP)
             await generation(gateway, 2)
@@ -118,14 +119,15 @@ async def test_a_removed_upstream_finishes_what_it_began_and_gets_nothing_new(
 
 async def test_who_stays_keeps_its_connections_its_circuit_and_its_calls(tmp_path: Path) -> None:
     file = File(tmp_path / "upstreams.toml")
-    slow = SimulatorConfig(ttft_seconds=1.0)
+    slow = SimulatorConfig(ttft_seconds=4.0)  # all eight must be under way at once
     async with Simulator(slow) as stays, Simulator() as goes:
         file.write(("stays", stays, ""), ("goes", goes, ""))
         async with reading(file, tmp_path) as gateway:
             await healthy(gateway, 2)
             calls = [asyncio.create_task(gateway.client.post(CHAT, json=chat())) for _ in range(8)]
-            while stays.state.running < 4:
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(RELOAD_SECONDS):
+                while stays.state.running < 4:
+                    await asyncio.sleep(0.01)
             file.write(("stays", stays, "weight = 5\nmax_in_flight = 64"))
             gateway.signal(signal.SIGHUP)
             await generation(gateway, 2)
