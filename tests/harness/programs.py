@@ -23,20 +23,21 @@ def unpacked(program: str, *, package: str) -> str:
 
 
 def installed(program: str, *, package: str) -> str:
-    """Path of a program whose package has to be installed, which takes root.
+    """Path of a program whose package has to be installed, which takes root: it looks for its
+    files where the package puts them.
 
     Skips the test with the reason where there is no such program; in CI that is a failure.
     """
-    return _found(program) or _installed(program, package) or _missing(program, package)
+    return _in_place(program) or _installed(program, package) or _missing(program, package)
 
 
 def _found(program: str) -> str | None:
     unpacked_places = ":".join(str(_UNPACKED / place) for place in ("usr/bin", "usr/sbin"))
-    return (
-        shutil.which(program)
-        or shutil.which(program, path=_PLACES)
-        or shutil.which(program, path=unpacked_places)
-    )
+    return _in_place(program) or shutil.which(program, path=unpacked_places)
+
+
+def _in_place(program: str) -> str | None:
+    return shutil.which(program) or shutil.which(program, path=_PLACES)
 
 
 def _fetched(program: str, package: str) -> str | None:
@@ -57,7 +58,7 @@ def _installed(program: str, package: str) -> str | None:
     install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", package)
     if not _ran(*install) and _refreshed():
         _ran(*install)
-    return _found(program)
+    return _in_place(program)
 
 
 def _refreshed() -> bool:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.harness.gateway import free_port
-from tests.harness.programs import unpacked
+from tests.harness.programs import installed
 
 FOLDER = Path("monitoring/alertmanager")
 START_SECONDS = 20.0
@@ -24,7 +24,8 @@ VLLM = {"job": "vllm", "instance": "gpu1:8000"}
 @asynccontextmanager
 async def running(config: str, folder: Path) -> AsyncIterator[httpx2.AsyncClient]:
     """An Alertmanager of this configuration and a client at its root."""
-    program = unpacked("prometheus-alertmanager", package="prometheus-alertmanager")
+    # Its templates lie where the package puts them.
+    program = installed("prometheus-alertmanager", package="prometheus-alertmanager")
     port = free_port()
     (folder / "alertmanager.yml").write_text(config)
     log = (folder / "alertmanager.log").open("wb")
@@ -148,7 +149,7 @@ async def test_a_page_is_posted_to_the_operators_url(tmp_path: Path) -> None:
 def test_a_severity_goes_to(severity: str, receiver: str, tmp_path: Path) -> None:
     for config in ((FOLDER / "alertmanager.yml").read_text(), _posting_to("http://127.0.0.1:9/")):
         (tmp_path / "a.yml").write_text(config)
-        amtool = unpacked("amtool", package="prometheus-alertmanager")
+        amtool = installed("amtool", package="prometheus-alertmanager")
         command = (amtool, "config", "routes", "test", f"--config.file={tmp_path / 'a.yml'}")
         done = subprocess.run(
             (*command, f"severity={severity}"),
