@@ -151,11 +151,11 @@ class Dispatcher:
             exchange,
             exchange.upstream,
             url=lease.upstream.url,
-            path=call.operation.value,
+            path=call.operation.path,
             output_limit=call.output_limit,
             clock=self._clock,
         ) as asking:
-            answer = await self._ask(lease, call, call.operation.value, body, exchange)
+            answer = await self._ask(lease, call, call.operation.path, body, exchange)
             with closing(answer):
                 await self._pass_on(answer, call, meter, exchange, audience, lease, asking)
 

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError, UpstreamFault
 
 
 class Operation(Enum):
-    """What a caller may ask of an upstream. `value` is the upstream's path, a constant."""
+    """What a caller may ask of an upstream. `path` is the upstream's, a constant."""
 
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
@@ -28,8 +28,12 @@ class Operation(Enum):
     TOKENIZE = "/tokenize"
     DETOKENIZE = "/detokenize"
 
-    # Members are singletons; Enum's own hash is a Python function, too slow for every request.
+    # Members are singletons; Enum's own hash and `value` are Python functions, too slow for
+    # every request.
     __hash__ = object.__hash__
+
+    def __init__(self, path: str) -> None:
+        self.path = path
 
 
 STAND_INS: Final[Mapping[Operation, Operation]] = {
@@ -53,6 +57,9 @@ class Outcome(Enum):
     TRUNCATED = "truncated"
 
     __hash__ = object.__hash__
+
+    def __init__(self, word: str) -> None:
+        self.word = word
 
 
 class RateLimit(NamedTuple):

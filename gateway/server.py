@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import uvicorn
 
-from gateway.protocol.connection import GatewayProtocol, ServerConfig
+from gateway.protocol.connection import GatewayProtocol
+from gateway.protocol.limits import ServerConfig
 
 SWEEP_TICKS = 3  # uvicorn ticks ten times a second
 SHUTDOWN_SECONDS = 1
@@ -93,12 +94,7 @@ class GatewayServer(uvicorn.Server):
             config = uvicorn.Config(self._side.app, **_options(self._protocol))
             config.load()
             server = await asyncio.get_running_loop().create_server(
-                partial(
-                    self._protocol,
-                    config=config,
-                    server_state=self.server_state,
-                    app_state={},
-                ),
+                partial(self._protocol, config=config, server_state=self.server_state),
                 sock=self._side.listener,
             )
             self.servers.append(server)
@@ -163,6 +159,7 @@ def serve(
     """Run until the end. `on_refusal` hears the status of what was refused as no valid HTTP."""
 
     class BoundedProtocol(GatewayProtocol):
+        __slots__ = ()
         limits = config
         on_refused = staticmethod(on_refusal)
 
@@ -170,7 +167,6 @@ def serve(
         uvicorn.Config(
             app,
             lifespan="on",
-            timeout_keep_alive=config.keepalive_seconds,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             **_options(BoundedProtocol),
         ),

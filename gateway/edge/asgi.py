@@ -38,14 +38,13 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 async def respond(
     send: Send, *, status: int, body: bytes, content_type: bytes, headers: Headers = ()
 ) -> None:
-    """Send a whole response."""
+    """Send a whole response, in the one message that our server takes for it."""
     start = [
         (b"content-type", content_type),
         (b"content-length", b"%d" % len(body)),
         *headers,
     ]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send({"type": "http.response.start", "status": status, "headers": start, "body": body})
 
 
 async def respond_json(

@@ -52,8 +52,7 @@ class Observe:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 message["headers"].extend(identity)
-            else:
-                exchange.bytes_sent += len(message["body"])
+            exchange.bytes_sent += len(message.get("body", b""))
             await send(message)
 
         with self._recorder.record(exchange):

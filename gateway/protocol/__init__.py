@@ -1,1 +1,1 @@
-"""The client side's HTTP/1.1: uvicorn's, with what neither it nor llhttp bounds."""
+"""The client side's HTTP/1.1 over llhttp, with every bound that uvicorn's own does not have."""

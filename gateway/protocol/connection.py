@@ -1,39 +1,22 @@
-"""A client's connection: what it may send, how much of it, and how long it may take."""
+"""A client's connection: HTTP/1.1 by llhttp, one request answered after another by one task."""
 
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.edge.asgi import ASGIApp
 from gateway.errors import Draining, InvalidRequest, RequestTimeout
 from gateway.protocol.cycle import GatewayCycle
+from gateway.protocol.head import check_head, scope_of, too_large
+from gateway.protocol.limits import HEADER_BYTES_MAX, UNREAD_BODY_SECONDS, ServerConfig
 from gateway.protocol.peer import has_left
 from gateway.protocol.refusal import RequestRefused
 
-HEADER_FIELDS_MAX = 100
-HEADER_BYTES_MAX = 32 * 1024
-PIPELINED_MAX = 32
-UNREAD_BODY_SECONDS = 5.0
 NEVER = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """Where to listen, what a client may take in seconds, and how long a shutdown waits."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    header_timeout_seconds: float = 10.0
-    body_timeout_seconds: float = 30.0
-    write_timeout_seconds: float = 60.0
-    keepalive_seconds: int = 75
-    drain_seconds: float = 30.0
 
 
 class _Phase(Enum):
@@ -44,77 +27,123 @@ class _Phase(Enum):
     NOTHING = "nothing"
 
 
-def _nothing(status: int) -> None:
+_HEAD, _BODY, _NOTHING = _Phase
+
+
+def _unheard(status: int) -> None:
     return
 
 
-class GatewayProtocol(HttpToolsProtocol):
+class GatewayProtocol(asyncio.Protocol):
     """A head has a deadline, a size, a number of fields and exactly one Host; a body has a
-    deadline; a reader that stands still is dropped.
+    deadline; a reader that stands still is dropped, and so is a connection that is idle.
 
-    Deadlines are numbers that the server's tick compares: a timer per request costs more.
-    `on_refused` hears the status of a request that no application was asked about.
+    Stands in for uvicorn's own protocols, none of which bounds any of this. Deadlines are numbers
+    that the server's tick compares, and one task answers all requests of a connection: a timer
+    and a task per request cost more than the rest of this class. `on_refused` hears the status
+    of a request that no application was asked about.
     """
 
     limits = ServerConfig()
-    on_refused: Callable[[int], None] = staticmethod(_nothing)
+    on_refused: Callable[[int], None] = staticmethod(_unheard)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._phase = _Phase.HEAD
+    __slots__ = (
+        "_app", "_client", "_cycle", "_deadline", "_drained", "_has_begun", "_head_bytes",
+        "_headers", "_idle", "_is_lost", "_is_read_paused", "_loop", "_parser", "_phase",
+        "_queue", "_read_bytes", "_refusal", "_server_state", "_task", "_url",
+        "_write_deadline", "is_write_paused", "transport",
+    )  # fmt: skip
+
+    def __init__(self, config: Any, server_state: Any, **_: object) -> None:
+        """As uvicorn makes it: its Config, loaded, and its ServerState."""
+        self._app: ASGIApp = config.loaded_app
+        self._server_state = server_state
+        self._loop = asyncio.get_running_loop()
+        self._parser: Any = httptools.HttpRequestParser(self)
+        # A request behind one that closes the connection is dropped, not an error of the first.
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.transport = cast(asyncio.Transport, None)
+        self._client: tuple[str, int] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._is_lost = False
+        # Requests that are not over, the one that is answered first; `_cycle` is the last read.
+        self._queue: list[GatewayCycle] = []
+        self._cycle: GatewayCycle | None = None
+        self._is_read_paused = False
+        self.is_write_paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._phase = _HEAD
         self._has_begun = False
         self._deadline = NEVER
         self._write_deadline = NEVER
         self._head_bytes = 0
         self._read_bytes = 0
-        self._answering: GatewayCycle | None = None
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
         self._refusal = RequestRefused(400, "The request is not valid HTTP/1.1.")
 
     # Called by the event loop.
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._deadline = self.loop.time() + self.limits.header_timeout_seconds
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(self)
+        peer = transport.get_extra_info("peername")
+        self._client = (peer[0], peer[1]) if isinstance(peer, tuple) else None
+        self._deadline = self._loop.time() + self.limits.header_timeout_seconds
 
     def data_received(self, data: bytes) -> None:
         before = self._phase
         self._has_begun = False
         self._read_bytes = len(data)
-        if before is not _Phase.BODY:
+        if before is not _BODY:
             self._head_bytes += len(data)
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             # No other protocol is spoken here, and the parser has lost what came behind the head.
-            self.cycle.keep_alive = False
+            self._last_read.keep_alive = False
         except httptools.HttpParserError:
             self._refuse(self._refusal)
             return
         if self._phase is not before or self._has_begun:
             self._enter(self._phase)
-        elif before is _Phase.HEAD and self._head_bytes > HEADER_BYTES_MAX:
-            self._refuse(_too_large())
+        elif before is _HEAD and self._head_bytes > HEADER_BYTES_MAX:
+            self._refuse(too_large())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        # uvicorn tells the request read last; the one that is answered may be an earlier one.
-        if self._answering is not None:
-            self._answering.depart()
-        self.pipeline.clear()
+        self._server_state.connections.discard(self)
+        self._is_lost = True
+        self._parser = None  # It holds this object.
+        self.resume_writing()
+        if self._queue:
+            del self._queue[1:]
+            self._queue[0].depart()
+        self._wake()
+        if exc is None:
+            self.transport.close()
 
     def pause_writing(self) -> None:
-        super().pause_writing()
-        self._write_deadline = self.loop.time() + self.limits.write_timeout_seconds
+        self.is_write_paused = True
+        self._write_deadline = self._loop.time() + self.limits.write_timeout_seconds
 
     def resume_writing(self) -> None:
-        super().resume_writing()
+        self.is_write_paused = False
         self._write_deadline = NEVER
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    # Called by the server.
 
     def shutdown(self) -> None:
-        """As uvicorn's, but a body still on its way is not waited for."""
-        if self._phase is _Phase.BODY and not self.cycle.response_started:
-            self._cycle.end_body(Draining("The gateway is shutting down.", retry_after_seconds=1.0))
-        super().shutdown()
+        """Close as soon as nothing is being answered; a body still on its way is not waited for."""
+        cycle = self._cycle
+        if cycle is None or cycle.response_complete:
+            self.transport.close()
+            return
+        if self._phase is _BODY and not cycle.response_started:
+            cycle.end_body(Draining("The gateway is shutting down.", retry_after_seconds=1.0))
+        cycle.keep_alive = False
 
     def sweep(self, now: float) -> None:
         """Compare the deadlines with the loop's time, and look after clients nobody listens to."""
@@ -123,126 +152,142 @@ class GatewayProtocol(HttpToolsProtocol):
         elif now >= self._deadline:
             self._end_of_patience(now)
 
+    # Called by the cycle that is answered.
+
+    async def drain(self) -> None:
+        """Return when the client has read enough of what was written."""
+        while self.is_write_paused:
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def pause_reading(self) -> None:
+        if not self._is_read_paused:
+            self._is_read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._is_read_paused:
+            self._is_read_paused = False
+            self.transport.resume_reading()
+
+    def note_answered(self) -> None:
+        """A response is complete."""
+        if self.transport.is_closing():
+            return
+        self.resume_reading()
+        if self._phase is _NOTHING:
+            self._enter(_NOTHING)
+
+    # Called by the parser.
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
+        self._phase = _HEAD
+        self._has_begun = True
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        version = parser.get_http_version()
+        read_bytes = max(self._read_bytes, self._head_bytes)
+        try:
+            expects_continue = check_head(
+                version, self._url, self._headers, read_bytes=read_bytes, waiting=len(self._queue)
+            )
+        except RequestRefused as refusal:
+            self._refusal = refusal
+            raise
+        self._head_bytes = 0
+        scope = scope_of(parser.get_method(), self._url, version, self._headers, self._client)
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        cycle = GatewayCycle(scope, self, keep_alive=keep_alive, expects_continue=expects_continue)
+        scope["gateway.departure"] = cycle.watch_departure
+        self._phase = _BODY
+        if self._queue and not self._last_read.response_complete:
+            self.pause_reading()
+        self._cycle = cycle
+        self._queue.append(cycle)
+        if self._task is None:
+            self._task = self._loop.create_task(self._serve())
+            self._server_state.tasks.add(self._task)
+            self._task.add_done_callback(self._server_state.tasks.discard)
+        else:
+            self._wake()
+
+    def on_body(self, body: bytes) -> None:
+        self._last_read.take(body)
+
+    def on_message_complete(self) -> None:
+        self._last_read.take_end()
+        self._phase = _NOTHING
+
+    async def _serve(self) -> None:
+        """Answer one request after another, until the connection is lost."""
+        while not self._is_lost:
+            if self._queue:
+                await self._queue[0].run(self._app)
+                self._queue.pop(0)
+            else:
+                self._idle = self._loop.create_future()
+                await self._idle
+        self._task = None
+
+    def _wake(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    @property
+    def _last_read(self) -> GatewayCycle:
+        return cast(GatewayCycle, self._cycle)
+
     def _is_deaf(self) -> bool:
         """Reading stands still behind an answer that is not complete."""
-        answering = self._answering
-        return self.flow.read_paused and answering is not None and not answering.response_complete
+        return self._is_read_paused and bool(self._queue) and not self._queue[0].response_complete
 
     def _enter(self, phase: _Phase) -> None:
-        if phase is _Phase.HEAD:
-            self._deadline = self.loop.time() + self.limits.header_timeout_seconds
-        elif phase is _Phase.BODY:
-            self._deadline = self.loop.time() + self.limits.body_timeout_seconds
+        if phase is _HEAD:
+            self._deadline = self._loop.time() + self.limits.header_timeout_seconds
+        elif phase is _BODY:
+            self._deadline = self._loop.time() + self.limits.body_timeout_seconds
+        elif self._last_read.response_complete:
+            self._deadline = self._loop.time() + self.limits.keepalive_seconds
         else:
             self._deadline = NEVER
 
     def _end_of_patience(self, now: float) -> None:
         self._deadline = NEVER
-        if self._phase is _Phase.HEAD:
+        if self._phase is _NOTHING:
+            self.transport.close()
+        elif self._phase is _HEAD:
             if self._head_bytes:
                 self._refuse(
                     RequestRefused(408, "The head took too long (HEADER_TIMEOUT_SECONDS).")
                 )
             else:
                 self.transport.close()
-        elif self.cycle.response_started:
+        elif self._last_read.response_started:
             self.transport.close()  # Answered long ago; the rest of its body never came.
         else:
-            self._cycle.end_body(
+            self._last_read.end_body(
                 RequestTimeout("The body took too long to arrive (BODY_TIMEOUT_SECONDS).")
             )
             self._deadline = now + UNREAD_BODY_SECONDS
 
-    # Called by the parser.
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._unset_keepalive_if_required()
-        self._phase = _Phase.HEAD
-        self._has_begun = True
-
-    def on_headers_complete(self) -> None:
-        self._check_head()
-        self._unset_keepalive_if_required()  # Armed, if the last answer ended during this head.
-        self._head_bytes = 0
-        parser = self.parser
-        version = parser.get_http_version()
-        scope = self.scope
-        scope["method"] = parser.get_method().decode("ascii")
-        scope["http_version"] = version
-        url = httptools.parse_url(self.url)
-        scope["raw_path"] = url.path
-        path = url.path.decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["query_string"] = url.query or b""
-        before = self.cycle
-        self.cycle = self._cycle = cycle = GatewayCycle(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
-            on_response=self.on_response_complete,
-        )
-        scope["gateway.departure"] = cycle.watch_departure  # type: ignore[typeddict-unknown-key]  # ours
-        self._phase = _Phase.BODY
-        if before is None or before.response_complete:
-            self._start_asgi_task(cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((cycle, self.app))
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._phase = _Phase.NOTHING
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def _check_head(self) -> None:
-        """What RFC 9112 demands and llhttp lets pass. Raising makes the parser stop."""
-        headers = self.headers
-        hosts = [value for name, value in headers if name == b"host"]
-        version = self.parser.get_http_version()
-        is_long = self._read_bytes > HEADER_BYTES_MAX or self._head_bytes > HEADER_BYTES_MAX
-        if version not in ("1.1", "1.0"):
-            self._refusal = RequestRefused(505, "Speak HTTP/1.1.")
-        elif len(headers) > HEADER_FIELDS_MAX:
-            self._refusal = RequestRefused(
-                431, f"The head has more than {HEADER_FIELDS_MAX} fields."
-            )
-        elif is_long and len(self.url) + _size(headers) > HEADER_BYTES_MAX:
-            self._refusal = _too_large()
-        elif len(self.pipeline) >= PIPELINED_MAX:
-            self._refusal = RequestRefused(400, "Too many requests wait on this connection.")
-        elif len(hosts) == 1 or (not hosts and version == "1.0"):
-            return
-        else:
-            self._refusal = RequestRefused(400, "The head must have exactly one Host field.")
-        raise self._refusal
-
     def _refuse(self, refusal: RequestRefused) -> None:
         """Answer, but never in the middle of another response nor twice; then close."""
-        cycle = self.cycle
-        if self._phase is _Phase.BODY and not cycle.response_started and not self.pipeline:
-            self._cycle.end_body(InvalidRequest(refusal.message, code="bad_http"))
+        cycle = self._cycle
+        is_first = len(self._queue) <= 1
+        if self._phase is _BODY and is_first and not self._last_read.response_started:
+            self._last_read.end_body(InvalidRequest(refusal.message, code="bad_http"))
             return
-        if self._phase is not _Phase.BODY and not self.transport.is_closing():
+        if self._phase is not _BODY and not self.transport.is_closing():
             self.on_refused(refusal.status)
-        if self._phase is _Phase.HEAD and (cycle is None or cycle.response_complete):
+        if self._phase is _HEAD and (cycle is None or cycle.response_complete):
             self.transport.write(refusal.response())
         self.transport.close()
-
-
-def _too_large() -> RequestRefused:
-    return RequestRefused(431, f"The head is larger than {HEADER_BYTES_MAX} bytes.")
-
-
-def _size(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum(len(name) + len(value) + 4 for name, value in headers)

@@ -2,7 +2,7 @@
 
 import json
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from gateway.protocol.cycle import status_line
 
 
 class RequestRefused(Exception):
@@ -23,7 +23,7 @@ class RequestRefused(Exception):
         }
         body = json.dumps({"error": error}).encode()
         return b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b" % (
-            STATUS_LINE[self.status],
+            status_line(self.status),
             len(body),
             b"connection: close\r\n",
             body,

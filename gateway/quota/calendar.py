@@ -39,15 +39,14 @@ class QuotaCalendar:
 
     def today(self) -> QuotaDay:
         """The day to book on. The same object until the day turns."""
-        now = self._clock.now()
-        if self._valid_from <= now < self._resets_at:
-            return self._day
-        self._turn(_day_at(now, self._zone))
+        if not self._valid_from <= self._clock.timestamp() < self._resets_at:
+            self._turn(_day_at(self._clock.now(), self._zone))
         return self._day
 
     def seconds_until_reset(self) -> float:
         """Longer than a day while a clock that stepped back catches up."""
-        return (self.today().resets_at - self._clock.now()).total_seconds()
+        self.today()
+        return self._resets_at - self._clock.timestamp()
 
     def resume(self, newest: date) -> None:
         """Start no earlier than a day that is already on record.
@@ -62,8 +61,8 @@ class QuotaCalendar:
 
     def _turn(self, day: QuotaDay) -> None:
         self._day = day
-        self._valid_from = day.starts_at - _STEP_BACK
-        self._resets_at = day.resets_at
+        self._valid_from = (day.starts_at - _STEP_BACK).timestamp()
+        self._resets_at = day.resets_at.timestamp()
 
 
 def _day_at(instant: datetime, zone: ZoneInfo) -> QuotaDay:

@@ -17,7 +17,7 @@ from gateway.edge.inference import InferenceConfig
 from gateway.edge.operations import MetricsAccess
 from gateway.edge.origin import OriginConfig
 from gateway.exchange import RateLimit
-from gateway.protocol.connection import ServerConfig
+from gateway.protocol.limits import ServerConfig
 from gateway.quota.journal import JournalConfig
 from gateway.routing.definition import FleetDefinition
 from gateway.routing.health import ProberConfig

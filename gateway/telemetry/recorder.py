@@ -98,7 +98,7 @@ def _line(
         "method": exchange.method,
         "route": exchange.route,
         "status": exchange.status,
-        "outcome": outcome.value,
+        "outcome": outcome.word,
         "duration_seconds": round(seconds, 6),
         "client": exchange.client_address,
     }

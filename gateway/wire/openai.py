@@ -58,7 +58,7 @@ class OpenAIDialect:
             choices_per_prompt=self._choices(operation, fields),
             output_limit=_output_limit(operation, fields),
             prompts=_read_prompt(operation, document, fields, media),
-            has_media=media != NO_MEDIA,
+            has_media=media is not NO_MEDIA,
             wishes=_wishes(operation, fields, is_stream=is_stream),
         )
 
@@ -98,7 +98,7 @@ class OpenAIDialect:
     def _require_allowed(self, document: StrictObject, fields: Fields) -> MediaLoad:
         refused = self._config.refused_fields
         refuse_fields(document.fields, refused)
-        if "chat_template" in refused:
+        if "chat_template_kwargs" in fields and "chat_template" in refused:
             refuse_fields(fields.object("chat_template_kwargs"), _TEMPLATE_OVERRIDES)
         return inspect_media(
             document.fields,
@@ -109,6 +109,8 @@ class OpenAIDialect:
 
     def _choices(self, operation: Operation, fields: Fields) -> int:
         if operation not in (Operation.CHAT, Operation.COMPLETIONS):
+            return 1
+        if "n" not in fields and "best_of" not in fields:
             return 1
         count = fields.integer("n", least=1, most=self._config.max_choices) or 1
         # vLLM dropped best_of; versions that had it generated answers they did not report.
@@ -156,10 +158,13 @@ def _output_limit(operation: Operation, fields: Fields) -> int | None:
         return 0
     # Scoring a text asks for an echo and no new token; vLLM generates one all the same.
     echoes = operation is Operation.COMPLETIONS and fields.flag("echo")
-    limits = [fields.integer(name, least=0 if echoes else 1) for name in names]
-    for limit in limits:
-        if limit is not None:
-            return max(1, limit)
+    least = 0 if echoes else 1
+    obeyed = None
+    for name in reversed(names):
+        limit = fields.integer(name, least=least)
+        obeyed = obeyed if limit is None else limit
+    if obeyed is not None:
+        return max(1, obeyed)
     if operation is Operation.COMPLETIONS and "max_tokens" not in fields:
         return _COMPLETIONS_DEFAULT
     return None
@@ -168,7 +173,7 @@ def _output_limit(operation: Operation, fields: Fields) -> int | None:
 def _wishes(operation: Operation, fields: Fields, *, is_stream: bool) -> StreamWishes:
     if operation not in (Operation.CHAT, Operation.COMPLETIONS):
         return _NO_WISHES
-    options = fields.object("stream_options")
+    options = fields.object("stream_options") if "stream_options" in fields else None
     if not options:
         return _NO_WISHES
     if not is_stream:

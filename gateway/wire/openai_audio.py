@@ -80,7 +80,7 @@ class AudioCall:
         return openai_usage.read_token_count(body)
 
     def mend_answer(self, body: bytes, shown_model: str = "") -> tuple[TokenUsage, bytes]:
-        usage = openai_usage.read_answer(body, otherwise=NO_USAGE)
+        usage = openai_usage.read_answer(body, otherwise=lambda: NO_USAGE)
         return usage, renamed(body, shown_model) if shown_model else body
 
 

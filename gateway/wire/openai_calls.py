@@ -1,8 +1,7 @@
 """One parsed OpenAI request: what is asked, in numbers, and the body that asks vLLM for it."""
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -27,8 +26,7 @@ _UNMETERED: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
 _USAGE_IS_ASKED_FOR: Final = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAICall:
+class OpenAICall(NamedTuple):
     """An InferenceCall; see there. `choices_per_prompt` is n, `wishes` what the stream may show."""
 
     operation: Operation
@@ -107,7 +105,7 @@ class OpenAICall:
         return openai_usage.read_token_count(body)
 
     def mend_answer(self, body: bytes, shown_model: str = "") -> tuple[TokenUsage, bytes]:
-        usage = openai_usage.read_answer(body, otherwise=self._least_usage())
+        usage = openai_usage.read_answer(body, otherwise=self._least_usage)
         return usage, renamed(body, shown_model) if shown_model else body
 
     def _least_usage(self) -> TokenUsage:

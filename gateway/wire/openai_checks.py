@@ -1,7 +1,6 @@
 """Typed reading of request fields: the right type, or a 400 that names the parameter."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import InvalidRequest
@@ -18,12 +17,14 @@ def require_short(model: str) -> str:
     return model
 
 
-@dataclass(frozen=True, slots=True)
 class Fields:
     """The fields of a request, or of the object `within` it. Null reads as absent, as in vLLM."""
 
-    values: Mapping[str, object]
-    within: str = ""
+    __slots__ = ("values", "within")
+
+    def __init__(self, values: Mapping[str, object], *, within: str = "") -> None:
+        self.values = values
+        self.within = within
 
     def __contains__(self, name: str) -> bool:
         return name in self.values

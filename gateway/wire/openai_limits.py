@@ -21,7 +21,7 @@ def limit_headers(
     requests: Allowance | None, tokens: Allowance | None
 ) -> list[tuple[bytes, bytes]]:
     """`x-ratelimit-*`, three for each limit."""
-    headers = []
+    headers: list[tuple[bytes, bytes]] = []
     if requests is not None:
         headers += _three(_REQUESTS, requests)
     if tokens is not None:
@@ -32,17 +32,24 @@ def limit_headers(
 def go_duration(seconds: float) -> bytes:
     """OpenAI writes resets as Go durations: 12ms, 1s, 6m0s, 9h10m0s."""
     if seconds < 1:
-        return b"%dms" % round(max(seconds, 0) * 1000)
-    return _whole_duration(round(seconds))
+        return b"%dms" % (seconds * 1000 + 0.5 if seconds > 0 else 0)
+    return _whole_duration(int(seconds + 0.5))
 
 
-def _three(names: tuple[bytes, bytes, bytes], left: Allowance) -> list[tuple[bytes, bytes]]:
+def _three(
+    names: tuple[bytes, bytes, bytes], left: Allowance
+) -> tuple[tuple[bytes, bytes], tuple[bytes, bytes], tuple[bytes, bytes]]:
     limit, remaining, reset_after_seconds = left
-    return [
-        (names[0], b"%d" % limit),
+    return (
+        (names[0], _digits(limit)),
         (names[1], b"%d" % remaining),
         (names[2], go_duration(reset_after_seconds)),
-    ]
+    )
+
+
+@lru_cache(maxsize=1024)
+def _digits(limit: int) -> bytes:
+    return b"%d" % limit
 
 
 @lru_cache(maxsize=1024)

@@ -13,10 +13,6 @@ _IMAGE_KEYS: Final = frozenset({"image_url", "images"})
 _EMBEDS_KEYS: Final = frozenset({"prompt_embeds", "image_embeds", "audio_embeds", "video_embeds"})
 _MEDIA_KEYS: Final = _URL_KEYS | _IMAGE_KEYS | _EMBEDS_KEYS | {"input_audio", "file_data"}
 
-# A body without any of these has no media, and is not walked. Canonical JSON has no other
-# spelling for them: a quote inside a string is always escaped.
-_MEDIA_MARKS: Final = (b'_url"', b'"input_audio"', b'"file_data"', b'_embeds"', b'"images"')
-
 # Schemas and examples may speak of URLs that nobody fetches.
 _NO_MEDIA_FIELDS: Final = frozenset(
     {"tools", "functions", "response_format", "text", "structured_outputs", "metadata"}
@@ -54,7 +50,7 @@ def inspect_media(
     Raises InvalidRequest: `media_url_not_allowed` for a URL that is neither `data:` nor http(s)
     to one of `allowed_domains` ("*" is all), `unsupported_parameter` for refused embeddings.
     """
-    if not any(mark in canonical for mark in _MEDIA_MARKS):
+    if not _may_have_media(canonical):
         return NO_MEDIA
     images = others = encoded_bytes = 0
     for name, field in fields.items():
@@ -71,6 +67,18 @@ def inspect_media(
             else:
                 others += 1
     return MediaLoad(images, others, encoded_bytes)
+
+
+def _may_have_media(canonical: bytes) -> bool:
+    """False: it has none, and need not be walked. Canonical JSON has no other spelling for these
+    marks: a quote inside a string is always escaped. One line, because it is the hot path."""
+    return (
+        b'_url"' in canonical
+        or b'"input_audio"' in canonical
+        or b'"file_data"' in canonical
+        or b'_embeds"' in canonical
+        or b'"images"' in canonical
+    )
 
 
 def _media_in(root: object) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ import orjson
 
 from gateway.errors import InvalidRequest
 from gateway.exchange import Operation, PromptSize
-from gateway.wire.openai_media import MediaLoad
+from gateway.wire.openai_media import NO_MEDIA, MediaLoad
 
 # English and code run at about four bytes per token; a token of a byte-level vocabulary spans
 # at least one byte, so the number of bytes bounds the number of tokens.
@@ -143,6 +143,8 @@ def _text_prompts(texts: tuple[str, ...]) -> Prompts:
 
 
 def _with_media(estimate: int, ceiling: int, media: MediaLoad) -> PromptSize:
+    if media is NO_MEDIA:
+        return PromptSize(estimate, ceiling)
     return PromptSize(
         estimate + _IMAGE.estimate * media.images + _OTHER_MEDIA.estimate * media.others,
         ceiling + _IMAGE.ceiling * media.images + _OTHER_MEDIA.ceiling * media.others,

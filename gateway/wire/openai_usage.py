@@ -1,7 +1,7 @@
 """Token counts as an upstream reports them: believed where they are believable."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import orjson
@@ -36,12 +36,12 @@ def read_usage(value: object) -> ReportedUsage | None:
     return None
 
 
-def read_answer(body: bytes, *, otherwise: TokenUsage) -> TokenUsage:
-    """Usage of a whole answer, `otherwise` filling in what it does not say.
+def read_answer(body: bytes, *, otherwise: Callable[[], TokenUsage]) -> TokenUsage:
+    """Usage of a whole answer; `otherwise` is asked for what it does not say.
 
     Raises UpstreamFailed if the body is no JSON object: nothing to pass on.
     """
-    return _usage_as_vllm_writes_it(body) or _parsed_usage(body, otherwise)
+    return _usage_as_vllm_writes_it(body) or _parsed_usage(body, otherwise())
 
 
 def _usage_as_vllm_writes_it(body: bytes) -> TokenUsage | None:

@@ -7,8 +7,7 @@ brackets or commas than MAX_CONTAINERS and MAX_VALUES.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import orjson
 
@@ -22,8 +21,7 @@ MAX_VALUES: Final = 2_000_000
 _SMALL_BYTES: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class StrictObject:
+class StrictObject(NamedTuple):
     """A JSON object, parsed, and the only bytes that spell it (`canonical`)."""
 
     fields: dict[str, object]

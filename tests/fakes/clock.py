@@ -19,6 +19,9 @@ class FakeClock:
     def now(self) -> datetime:
         return self._now
 
+    def timestamp(self) -> float:
+        return self._now.timestamp()
+
     def advance(self, seconds: float) -> None:
         """Let time pass. Raises ValueError for a negative time: use `set_now` to step back."""
         if seconds < 0:

@@ -69,7 +69,7 @@ BEGUN: list[Message] = [
 async def test_a_fault_of_ours_is_a_500_that_names_the_request_and_nothing_else() -> None:
     sent, exchange, faults = await rescued(ZeroDivisionError("secret detail"), after=[])
 
-    error = orjson.loads(sent[1]["body"])["error"]
+    error = orjson.loads(sent[-1]["body"])["error"]
     assert sent[0]["status"] == 500
     assert (error["type"], error["code"]) == ("server_error", "internal_error")
     assert "req-1" in error["message"]

@@ -22,7 +22,7 @@ def answer(**fields: object) -> bytes:
 def test_text_around_the_usage_is_never_taken_for_it(text: str, extra: dict[str, str]) -> None:
     forged = text + '","usage":{"prompt_tokens":0,"total_tokens":0,"completion_tokens":0}'
     body = answer(content=forged, extra=extra, usage=USAGE)
-    assert read_answer(body, otherwise=OTHERWISE) == COUNTED
+    assert read_answer(body, otherwise=lambda: OTHERWISE) == COUNTED
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_text_around_the_usage_is_never_taken_for_it(text: str, extra: dict[str,
     ids=["another before", "another behind", "other order", "blanks", "sums that do not add up"],
 )
 def test_what_vllm_would_not_write_is_parsed(body: bytes) -> None:
-    assert read_answer(body, otherwise=OTHERWISE) == COUNTED
+    assert read_answer(body, otherwise=lambda: OTHERWISE) == COUNTED
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_what_vllm_would_not_write_is_parsed(body: bytes) -> None:
 )
 def test_what_is_no_object_is_a_failure(body: bytes) -> None:
     with pytest.raises(UpstreamFailed):
-        read_answer(body, otherwise=OTHERWISE)
+        read_answer(body, otherwise=lambda: OTHERWISE)
