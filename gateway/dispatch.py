@@ -1,6 +1,7 @@
 """The story of one inference call: resolve, reserve, admit, ask, relay, settle."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -93,12 +94,12 @@ class Dispatcher:
                 await self._converse(call, reservation.output_limit, meter, exchange, audience)
             except (asyncio.CancelledError, AnswerUnusable):
                 # The prompt was sent, and nobody stayed for the count or could read it.
-                if exchange.sent_at is not None and meter.usage.total_tokens == 0:
+                if meter.was_sent and meter.usage.total_tokens == 0:
                     meter.conclude(TokenUsage(demand.input_tokens, is_estimated=True))
                 raise
             finally:
                 # What was never sent costs nothing and counts as no request.
-                if exchange.sent_at is not None:
+                if meter.was_sent:
                     exchange.usage = meter.close()
 
     async def _converse(
@@ -146,7 +147,6 @@ class Dispatcher:
         body = call.encode(model=exchange.model, output_limit=output_limit)
         exchange.attempts += 1
         exchange.upstream = lease.upstream.name
-        exchange.sent_at = self._clock.monotonic()
         with Asking(
             exchange,
             exchange.upstream,
@@ -155,12 +155,21 @@ class Dispatcher:
             output_limit=call.output_limit,
             clock=self._clock,
         ) as asking:
-            answer = await self._ask(lease, call, call.operation.path, body, exchange)
+            answer = await self._ask(
+                lease, call, call.operation.path, body, exchange, on_sent=meter.note_sent
+            )
             with closing(answer):
                 await self._pass_on(answer, call, meter, exchange, audience, lease, asking)
 
     async def _ask(
-        self, lease: Lease, call: InferenceCall, path: str, body: bytes, exchange: Exchange
+        self,
+        lease: Lease,
+        call: InferenceCall,
+        path: str,
+        body: bytes,
+        exchange: Exchange,
+        *,
+        on_sent: Callable[[], None],
     ) -> UpstreamAnswer:
         answer = await lease.upstream.transport.send(
             path,
@@ -168,6 +177,7 @@ class Dispatcher:
             exchange.upstream_headers(),
             is_stream=call.is_stream,
             content_type=call.content_type,
+            on_sent=on_sent,
         )
         if 200 <= answer.status < 300:
             return answer
@@ -279,7 +289,9 @@ class Dispatcher:
                         path="/tokenize",
                         clock=self._clock,
                     ) as asking:
-                        answer = await self._ask(lease, call, "/tokenize", body, exchange)
+                        answer = await self._ask(
+                            lease, call, "/tokenize", body, exchange, on_sent=_costs_nothing
+                        )
                         with closing(answer):
                             words = await answer.read(limit_bytes=self._config.max_answer_bytes)
                             asking.hear_end()
@@ -288,6 +300,10 @@ class Dispatcher:
                     lease.judge(error)
                     failure = error
             await attempts.go_on(lease.upstream, failure)
+
+
+def _costs_nothing() -> None:
+    return
 
 
 def _not_allowed(model: str) -> ModelNotAllowed:

@@ -382,7 +382,6 @@ class Exchange:
         "request_id",
         "request_window",
         "route",
-        "sent_at",
         "session",
         "started_at",
         "status",
@@ -421,7 +420,6 @@ class Exchange:
         self.upload_seconds = 0.0
         self.queue_seconds = 0.0
         self.upstream_seconds = 0.0
-        self.sent_at: float | None = None
         self.first_token_at: float | None = None
         self.heard_at: float | None = None
         self.faults: tuple[tuple[str, UpstreamFault], ...] = ()

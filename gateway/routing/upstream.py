@@ -25,6 +25,7 @@ class UpstreamTransport(Protocol):
         *,
         is_stream: bool,
         content_type: bytes,
+        on_sent: Callable[[], None],
     ) -> UpstreamAnswer: ...
 
 

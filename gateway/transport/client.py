@@ -4,6 +4,7 @@ import asyncio
 import math
 import ssl
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -14,6 +15,10 @@ from gateway.transport.config import TransportConfig
 from gateway.transport.connection import StaleConnection, UpstreamConnection
 
 SWEEP_SECONDS = 0.1
+
+
+def _nothing() -> None:
+    return
 
 
 class _Answer:
@@ -120,8 +125,10 @@ class UpstreamClient:
         *,
         is_stream: bool,
         content_type: bytes = JSON_TYPE,
+        on_sent: Callable[[], None] = _nothing,
     ) -> UpstreamAnswer:
-        """POST a body to one of our constant paths; returns when the head has arrived.
+        """POST a body to one of our constant paths; returns when the head has arrived. `on_sent`
+        is told when there is a connection, and so the upstream may have the request.
 
         Raises UpstreamUnreachable when no connection can be made, UpstreamFailed and
         UpstreamTimeout otherwise. A kept-alive connection that turns out closed before any
@@ -130,12 +137,14 @@ class UpstreamClient:
         request = self._request(path, len(body), [(b"content-type", content_type), *headers])
         connection = self._take_idle()
         if connection is not None:
+            on_sent()
             try:
                 await connection.exchange(request, body, is_stream=is_stream)
                 return _Answer(connection, self)
             except StaleConnection:
                 pass
         connection = await self._connect()
+        on_sent()
         await connection.exchange(request, body, is_stream=is_stream)
         return _Answer(connection, self)
 

@@ -269,6 +269,7 @@ class ScriptedUpstream:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         self._listener = socket.create_server((self._host, 0), family=family)
         self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
         self._start(self._accept())
         return self
 
@@ -278,14 +279,14 @@ class ScriptedUpstream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.vanish()
+
+    async def vanish(self) -> None:
+        """Close every connection, and leave the port to others."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._listener.close()
-
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -302,6 +303,11 @@ class ScriptedUpstream:
         async with asyncio.timeout(within_seconds):
             while len(self.requests) < count:
                 await asyncio.sleep(0.001)
+
+    def play(self, *scripts: Script) -> None:
+        """From the next connection on these scripts, the last one for all that follow."""
+        self._scripts = list(scripts)
+        self._played = 0
 
     def next_script(self) -> Script:
         return self._scripts[min(self._played, len(self._scripts) - 1)]

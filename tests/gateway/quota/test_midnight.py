@@ -1,6 +1,7 @@
 """A stream that spans midnight, carried by the real dispatch and the real reader."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 
@@ -73,7 +74,9 @@ class OneAnswer:
         *,
         is_stream: bool,
         content_type: bytes,
+        on_sent: Callable[[], None],
     ) -> UpstreamAnswer:
+        on_sent()
         return self._answer
 
 

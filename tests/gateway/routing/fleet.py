@@ -1,7 +1,7 @@
 """Upstreams without a network: they serve what a test says, and are as well as it says."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.breaker import BreakerConfig, CircuitBreaker
 from gateway.clock import Clock
@@ -28,6 +28,7 @@ class NeverSends:
         *,
         is_stream: bool,
         content_type: bytes,
+        on_sent: Callable[[], None],
     ) -> UpstreamAnswer:
         raise AssertionError("routing does not send")
 

@@ -24,7 +24,6 @@ def stream(**facts: object) -> Exchange:
         "status": 200,
         "is_stream": True,
         "attempts": 1,
-        "sent_at": 0.1,
         "first_token_at": 0.5,
         "heard_at": 1.5,
         "upstream_seconds": 1.4,

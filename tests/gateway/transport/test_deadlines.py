@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import UpstreamTimeout, UpstreamUnavailable
 from gateway.transport.config import TransportConfig
+from tests.fakes.backlog import full_backlog
 from tests.fakes.upstream import (
     LAST_CHUNK,
     OK,
@@ -29,19 +30,11 @@ EVENT = chunk(b"data: 1\n\n")
 
 
 async def test_connecting_has_a_deadline() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        # Nobody accepts: connections fill the queue of the listener, then wait.
-        waiting = [socket.socket() for _ in range(4)]
-        for each in waiting:
-            each.setblocking(False)
-            each.connect_ex(listener.getsockname())
+    with full_backlog() as url:
         async with client_of(url, TransportConfig(connect_timeout_seconds=0.1)) as client:
             with pytest.raises(UpstreamUnavailable, match="CONNECT_TIMEOUT_SECONDS"):
                 await ask(client)
             assert client.open_connections == 0
-        for each in waiting:
-            each.close()
 
 
 async def test_a_refused_connection_is_known_at_once() -> None:
