@@ -16,7 +16,14 @@ from gateway.clock import SystemClock
 from gateway.commands.check import examine
 from gateway.commands.keys import keys_app
 from gateway.commands.usage import UsageSource, usage_command
-from gateway.server import Ending, PortUnavailable, Side, listen, serve
+from gateway.server import (
+    Ending,
+    PortUnavailable,
+    Side,
+    listen,
+    serve,
+    use_all_descriptors,
+)
 from gateway.settings import ConfigurationError, Settings
 from gateway.telemetry.logs import LogFileUnusable, Logging
 from gateway.telemetry.stdlog import take_over_last_words
@@ -148,12 +155,12 @@ def _obey_signals(logging: Logging) -> None:
 
 
 def _obey_hangup(settings: Settings, logging: Logging, application: Application) -> None:
-    """SIGHUP: look anew at the files that may have changed. Without one it ends the process, as
-    it does for every program whose terminal goes away."""
-    if settings.log_file is None and settings.upstreams_file is None:
-        return
+    """SIGHUP: look anew at the files that may have changed. It ends nothing, not even where there
+    is no such file: a reload by habit or a terminal that goes away must not cut answers."""
 
     def look_anew(*_: object) -> None:
+        if settings.log_file is None and settings.upstreams_file is None:
+            logging.log.info("hangup ignored", reason="neither LOG_FILE nor an upstreams file")
         if settings.log_file is not None:
             logging.reopen()
         application.reload()
@@ -164,6 +171,7 @@ def _obey_hangup(settings: Settings, logging: Logging, application: Application)
 def _serve(settings: Settings, logging: Logging) -> None:
     for warning in settings.warnings:
         logging.log.warning("settings", what=warning)
+    use_all_descriptors()
     try:
         application = Application(settings, logging=logging, clock=SystemClock())
         _obey_hangup(settings, logging, application)

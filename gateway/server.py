@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -131,6 +132,14 @@ class GatewayServer(uvicorn.Server):
         with contextlib.suppress(TimeoutError):
             await self._application.cut()
         await super().shutdown(sockets)
+
+
+def use_all_descriptors() -> None:
+    """Raise the soft limit of open files to the hard one, as Go's runtime does: the usual 1024 is
+    a courtesy to programs that call select(), and a few hundred streams use it up."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def listen(host: str, port: int, *, variable: str) -> socket.socket:

@@ -1,6 +1,7 @@
 """The hot path's upstream client: kept-alive connections to one upstream, and its deadlines."""
 
 import asyncio
+import errno
 import math
 import ssl
 from collections import deque
@@ -9,12 +10,14 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from gateway.errors import UpstreamFailed, UpstreamUnreachable
+from gateway.errors import Overloaded, UpstreamFailed, UpstreamUnreachable
 from gateway.exchange import JSON_TYPE, UpstreamAnswer
 from gateway.transport.config import TransportConfig
 from gateway.transport.connection import StaleConnection, UpstreamConnection
 
 SWEEP_SECONDS = 0.1
+# Ours, of this process or this machine: no upstream is to blame.
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def _nothing() -> None:
@@ -130,9 +133,10 @@ class UpstreamClient:
         """POST a body to one of our constant paths; returns when the head has arrived. `on_sent`
         is told when there is a connection, and so the upstream may have the request.
 
-        Raises UpstreamUnreachable when no connection can be made, UpstreamFailed and
-        UpstreamTimeout otherwise. A kept-alive connection that turns out closed before any
-        byte of the answer is replaced once, unseen: vLLM closes idle ones after 5 s.
+        Raises UpstreamUnreachable when no connection can be made (Overloaded where that is for
+        want of a descriptor of ours), UpstreamFailed and UpstreamTimeout otherwise. A kept-alive
+        connection that turns out closed before any byte of the answer is replaced once, unseen:
+        vLLM closes idle ones after 5 s.
         """
         request = self._request(path, len(body), [(b"content-type", content_type), *headers])
         connection = self._take_idle()
@@ -186,6 +190,13 @@ class UpstreamClient:
                 retry_after_seconds=1.0,
             ) from None
         except OSError as cause:
+            if cause.errno in _NO_DESCRIPTORS:
+                raise Overloaded(
+                    "The gateway has no file descriptor left for an upstream; the operator must "
+                    "raise its limit (ulimit -n).",
+                    code="descriptors_exhausted",
+                    retry_after_seconds=1.0,
+                ) from cause
             raise UpstreamUnreachable(
                 "No connection to the upstream can be made.", retry_after_seconds=1.0
             ) from cause
