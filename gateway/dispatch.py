@@ -1,7 +1,6 @@
 """The story of one inference call: resolve, reserve, admit, ask, relay, settle."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -87,6 +86,7 @@ class Dispatcher:
             self._gate.admit() as waited_seconds,
         ):
             exchange.queue_seconds += waited_seconds
+            exchange.was_sent = False  # To count a prompt is not yet to ask.
             meter = Meter(settle=reservation.settle)
             reservation.follow(meter)
             audience = Audience(client, meter)
@@ -94,12 +94,12 @@ class Dispatcher:
                 await self._converse(call, reservation.output_limit, meter, exchange, audience)
             except (asyncio.CancelledError, AnswerUnusable):
                 # The prompt was sent, and nobody stayed for the count or could read it.
-                if meter.was_sent and meter.usage.total_tokens == 0:
+                if exchange.was_sent and meter.usage.total_tokens == 0:
                     meter.conclude(TokenUsage(demand.input_tokens, is_estimated=True))
                 raise
             finally:
                 # What was never sent costs nothing and counts as no request.
-                if meter.was_sent:
+                if exchange.was_sent:
                     exchange.usage = meter.close()
 
     async def _converse(
@@ -155,21 +155,12 @@ class Dispatcher:
             output_limit=call.output_limit,
             clock=self._clock,
         ) as asking:
-            answer = await self._ask(
-                lease, call, call.operation.path, body, exchange, on_sent=meter.note_sent
-            )
+            answer = await self._ask(lease, call, call.operation.path, body, exchange)
             with closing(answer):
                 await self._pass_on(answer, call, meter, exchange, audience, lease, asking)
 
     async def _ask(
-        self,
-        lease: Lease,
-        call: InferenceCall,
-        path: str,
-        body: bytes,
-        exchange: Exchange,
-        *,
-        on_sent: Callable[[], None],
+        self, lease: Lease, call: InferenceCall, path: str, body: bytes, exchange: Exchange
     ) -> UpstreamAnswer:
         answer = await lease.upstream.transport.send(
             path,
@@ -177,7 +168,7 @@ class Dispatcher:
             exchange.upstream_headers(),
             is_stream=call.is_stream,
             content_type=call.content_type,
-            on_sent=on_sent,
+            on_sent=exchange.note_sent,
         )
         if 200 <= answer.status < 300:
             return answer
@@ -289,9 +280,7 @@ class Dispatcher:
                         path="/tokenize",
                         clock=self._clock,
                     ) as asking:
-                        answer = await self._ask(
-                            lease, call, "/tokenize", body, exchange, on_sent=_costs_nothing
-                        )
+                        answer = await self._ask(lease, call, "/tokenize", body, exchange)
                         with closing(answer):
                             words = await answer.read(limit_bytes=self._config.max_answer_bytes)
                             asking.hear_end()
@@ -300,10 +289,6 @@ class Dispatcher:
                     lease.judge(error)
                     failure = error
             await attempts.go_on(lease.upstream, failure)
-
-
-def _costs_nothing() -> None:
-    return
 
 
 def _not_allowed(model: str) -> ModelNotAllowed:

@@ -392,6 +392,7 @@ class Exchange:
         "upstream_seconds",
         "usage",
         "was_counted",
+        "was_sent",
     )
 
     def __init__(
@@ -417,6 +418,8 @@ class Exchange:
         self.attempts = 0
         # An upstream's tokenizer has worked on the prompt: no later refusal is for nothing.
         self.was_counted = False
+        # An upstream may have the request: until then it can cost nothing.
+        self.was_sent = False
         self.upload_seconds = 0.0
         self.queue_seconds = 0.0
         self.upstream_seconds = 0.0
@@ -428,6 +431,10 @@ class Exchange:
         self.request_window: Allowance | None = None
         self.trace: Trace = NO_TRACE
         self.trace_headers: list[tuple[bytes, bytes]] = []
+
+    def note_sent(self) -> None:
+        """There is a connection, and the request is being written to it."""
+        self.was_sent = True
 
     def upstream_headers(self) -> list[tuple[bytes, bytes]]:
         """What travels on to the upstream besides the body: ids that join logs and traces."""

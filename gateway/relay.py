@@ -34,17 +34,12 @@ class Meter:
     that answer already count it.
     """
 
-    __slots__ = ("_reader", "_settle", "_usage", "was_sent")
+    __slots__ = ("_reader", "_settle", "_usage")
 
     def __init__(self, *, settle: Callable[[TokenUsage], None]) -> None:
         self._settle = settle
         self._reader: ResponseReader | None = None
         self._usage = NO_USAGE
-        self.was_sent = False
-
-    def note_sent(self) -> None:
-        """The prompt is on its way to an upstream: until then nothing can cost anything."""
-        self.was_sent = True
 
     @property
     def usage(self) -> TokenUsage:

@@ -4,6 +4,7 @@ import struct
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.harness.programs import installed
 
@@ -19,7 +20,7 @@ class WallClock:
         command = [compiler, "-shared", "-fPIC", "-O", "-o", str(library), str(SOURCE), "-ldl"]
         subprocess.run(command, check=True, timeout=60)
         self._skew.write_bytes(bytes(8))
-        self.environ = {"LD_PRELOAD": str(library), "SKEW_FILE": str(self._skew)}
+        self.environ: dict[str, Any] = {"LD_PRELOAD": str(library), "SKEW_FILE": str(self._skew)}
         self.set(at)
 
     def set(self, at: datetime) -> None:

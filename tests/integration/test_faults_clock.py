@@ -3,7 +3,6 @@
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -41,7 +40,7 @@ async def spend_all(gateway: GatewayProcess) -> None:
 async def test_a_clock_that_steps_gives_no_second_helping_of_the_quota(
     tmp_path: Path, clock: WallClock
 ) -> None:
-    async with fronted(tmp_path, DAILY_TOKEN_QUOTA="60", **clock.environ) as pair:
+    async with fronted(tmp_path, **clock.environ | {"DAILY_TOKEN_QUOTA": "60"}) as pair:
         gateway = pair.gateway
 
         async def day() -> str:
@@ -78,8 +77,8 @@ async def test_a_stream_and_its_deadlines_do_not_notice_that_the_clock_steps(
     tmp_path: Path, clock: WallClock
 ) -> None:
     pace = SimulatorConfig(inter_token_seconds=0.02)
-    patience: dict[str, Any] = {"IDLE_TIMEOUT_SECONDS": "5", "RATE_LIMIT_PER_KEY": "2/hour"}
-    async with fronted(tmp_path, pace=pace, **patience, **clock.environ) as pair:
+    patience = {"IDLE_TIMEOUT_SECONDS": "5", "RATE_LIMIT_PER_KEY": "2/hour"}
+    async with fronted(tmp_path, pace=pace, **clock.environ | patience) as pair:
         gateway = pair.gateway
         body = chat(stream=True, max_tokens=40, ignore_eos=True)
         async with RawCall(gateway, body) as call:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import psutil
 import pytest
@@ -77,7 +78,10 @@ async def test_a_full_disk_stops_nobody_and_all_is_written_when_there_is_room(
 ) -> None:
     """Books and log on the same disk, as they mostly are."""
     with small_disk(tmp_path / "disk", kilobytes=1024) as disk:
-        places = {"DATABASE_PATH": str(disk / "gateway.db"), "LOG_FILE": str(disk / "gateway.log")}
+        places: dict[str, Any] = {
+            "DATABASE_PATH": str(disk / "gateway.db"),
+            "LOG_FILE": str(disk / "gateway.log"),
+        }
         async with fronted(tmp_path, **places) as pair:
             gateway = pair.gateway
             await gateway.client.post(CHAT, json=chat())
