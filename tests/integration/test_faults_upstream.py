@@ -1,14 +1,11 @@
 """An upstream that misbehaves before it has said anything: what callers hear in each dialect,
 what the books and the circuit say, and that nothing stays behind."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import pytest
 import pytest_asyncio
 
@@ -20,7 +17,6 @@ from tests.fakes.upstream import (
     ReceiveHead,
     Reset,
     Script,
-    ScriptedUpstream,
     Send,
     Wait,
     chunk,
@@ -29,32 +25,24 @@ from tests.fakes.upstream import (
 )
 from tests.harness.aftermath import watched
 from tests.harness.anthropic import message
-from tests.harness.callers import UNLIMITED, fronted
-from tests.harness.gateway import GatewayProcess, chat
+from tests.harness.callers import fronted
+from tests.harness.gateway import chat
+from tests.integration.scripted import (
+    ANSWER,
+    BOTH,
+    CHAT,
+    MESSAGES,
+    Stage,
+    answers,
+    error_of,
+    says,
+    stage,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
-OPEN_SECONDS = 0.02
 SECRET = "EngineCore encountered an issue at /srv/secret.py"
 ERROR_500 = json.dumps({"error": {"message": SECRET, "type": "InternalServerError"}}).encode()
-ANSWER = json.dumps(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "model": "m",
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": "hi"},
-                "finish_reason": "stop",
-            }
-        ],
-        "usage": {"prompt_tokens": 3, "total_tokens": 5, "completion_tokens": 2},
-    }
-).encode()
-# It closes, so that the next connection plays the next script.
-WELL: Script = (Receive(), Send(whole(ANSWER, headers="connection: close\r\n")), Close())
 CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 ERROR_EVENT = b'data: {"error":{"message":"dead","code":500}}\n\n'
 
@@ -68,16 +56,6 @@ class Row:
     code: str | None = "bad_gateway"
     kind: str = "protocol"
     is_failure: bool = True
-
-
-def says(data: bytes) -> Script:
-    """These bytes, then silence until the gateway ends it."""
-    return (Receive(), Send(data), Hang())
-
-
-def answers(data: bytes) -> Script:
-    """A whole answer, and the end of the connection."""
-    return (Receive(), Send(data), Close())
 
 
 def said(script: Script) -> bytes:
@@ -179,70 +157,22 @@ REFUSALS: dict[str, tuple[Script, int, str | None, str | None, bool, int]] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def upstream() -> AsyncIterator[ScriptedUpstream]:
-    async with ScriptedUpstream(WELL) as running:
+async def it(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    folder = tmp_path_factory.mktemp("upstream")
+    async with stage(folder, FIRST_BYTE_TIMEOUT_SECONDS="0.3") as running:
         yield running
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(
-    upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[GatewayProcess]:
-    """One failure opens its circuit, and soon a probe may close it: each row shows its verdict."""
-    async with GatewayProcess(
-        folder=tmp_path_factory.mktemp("upstream"),
-        VLLM_URL=upstream.url,
-        CIRCUIT_FAILURE_THRESHOLD="1",
-        CIRCUIT_FAILURE_RATIO="1",
-        CIRCUIT_OPEN_SECONDS=str(OPEN_SECONDS),
-        CIRCUIT_OPEN_MAX_SECONDS=str(OPEN_SECONDS),
-        FIRST_BYTE_TIMEOUT_SECONDS="0.3",
-        HEALTH_INTERVAL_SECONDS="3600",
-        DAILY_TOKEN_QUOTA="off",
-        **UNLIMITED,
-    ) as running:
-        await ask(running, CHAT)
-        yield running
-
-
-async def ask(gateway: GatewayProcess, path: str, **fields: Any) -> httpx2.Response:
-    body = chat(**fields) if path == CHAT else message(**fields)
-    return await gateway.client.post(path, json=body | {"model": "m"})
-
-
-async def is_well_again(gateway: GatewayProcess) -> None:
-    """The next call is answered, once the circuit lets a probe through."""
-    async with asyncio.timeout(5):
-        while (answer := await ask(gateway, CHAT)).status_code == 503:
-            await asyncio.sleep(OPEN_SECONDS / 4)
-    assert answer.status_code == 200
-    assert await gateway.metric("gateway_circuit_state") == 0
-
-
-def error_of(answer: httpx2.Response, path: str) -> dict[str, Any]:
-    """Message, type and code, out of the envelope that the dialect of the path has."""
-    document = answer.json()
-    error: dict[str, Any] = document["error"]
-    if path == CHAT:
-        assert list(document) == ["error"]
-        assert set(error) == {"message", "type", "param", "code"}
-        return error
-    assert document["type"] == "error"
-    assert document["request_id"] == answer.headers["request-id"]
-    return error | {"code": error.get("details", {}).get("error_code")}
-
-
-@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+@pytest.mark.parametrize("path", BOTH)
 @pytest.mark.parametrize("name", ROWS)
 async def test_an_answer_that_is_none_is_an_error_in_our_words_and_costs_nothing(
-    gateway: GatewayProcess, upstream: ScriptedUpstream, name: str, path: str
+    it: Stage, name: str, path: str
 ) -> None:
     row = ROWS[name]
-    upstream.connections.clear()
-    upstream.play(row.script, WELL)
-    async with watched(gateway) as after:
-        answer = await ask(gateway, path, stream=STREAM_HEAD in said(row.script))
-        await upstream.sees_end(within_seconds=2)
+    it.play(row.script)
+    async with watched(it.gateway) as after:
+        answer = await it.ask(path, stream=STREAM_HEAD in said(row.script))
+        await it.upstream.sees_end(within_seconds=2)
 
     assert answer.status_code == row.status
     error = error_of(answer, path)
@@ -252,21 +182,20 @@ async def test_an_answer_that_is_none_is_an_error_in_our_words_and_costs_nothing
     assert after.outcomes == {"error": 1}
     assert after.faults == {row.kind: 1}
     assert after.opened == row.is_failure
-    assert len(upstream.connections) == 1
-    await is_well_again(gateway)
+    assert len(it.upstream.connections) == 1
+    await it.is_well_again()
 
 
-@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+@pytest.mark.parametrize("path", BOTH)
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_a_refusal_is_passed_on_with_its_status_its_words_and_its_wait(
-    gateway: GatewayProcess, upstream: ScriptedUpstream, name: str, path: str
+    it: Stage, name: str, path: str
 ) -> None:
     script, status, code, wait, is_failure, anthropic_status = REFUSALS[name]
-    upstream.connections.clear()
-    upstream.play(script, WELL)
-    async with watched(gateway) as after:
-        answer = await ask(gateway, path, content="word " * 1_000_000)
-        await upstream.sees_end(within_seconds=2)
+    it.play(script)
+    async with watched(it.gateway) as after:
+        answer = await it.ask(path, content="word " * 1_000_000)
+        await it.upstream.sees_end(within_seconds=2)
 
     assert answer.status_code == (status if path == CHAT else anthropic_status)
     error = error_of(answer, path)
@@ -277,7 +206,7 @@ async def test_a_refusal_is_passed_on_with_its_status_its_words_and_its_wait(
     assert after.outcomes == ({"error": 1} if is_failure else {"client_error": 1})
     assert after.faults == ({"status_5xx": 1} if is_failure else {})
     assert after.opened == is_failure
-    await is_well_again(gateway)
+    await it.is_well_again()
 
 
 async def test_an_upstream_that_is_gone_is_told_at_once_and_nothing_is_charged(
