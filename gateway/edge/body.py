@@ -14,14 +14,16 @@ from gateway.errors import (
 
 # So many bodies of the largest size may be on their way at the same time.
 LARGEST_AT_ONCE = 16
+# Smaller ones are bounded well enough by how many calls may wait and run.
+COUNTED_FROM_BYTES = 64 * 1024
 RETRY_SECONDS = 1.0
 
 
 class BodyMemory:
-    """The bytes of all bodies that have not come to their end: nothing else bounds how many
-    there are, because a call asks for its place only when its body is read.
+    """The bytes of all bodies that have not come to their end, and of large ones until they are
+    answered: a call asks for its place only when its body is read, and then may wait for it.
 
-    A body that comes in one piece is never held here. None means no bound.
+    A body that comes in one piece is not counted while it is read. None means no bound.
     """
 
     def __init__(self, *, max_bytes: int | None) -> None:
@@ -33,7 +35,7 @@ class BodyMemory:
         self.held_bytes += size
         if self._max_bytes is not None and self.held_bytes > self._max_bytes:
             raise Overloaded(
-                f"More than {self._max_bytes} bytes of request bodies are on their way "
+                f"More than {self._max_bytes} bytes of request bodies are held "
                 f"({LARGEST_AT_ONCE} times MAX_BODY_BYTES). Try again.",
                 retry_after_seconds=RETRY_SECONDS,
             )

@@ -6,7 +6,7 @@ from functools import partial
 from gateway.clock import Clock
 from gateway.dispatch import Dispatcher
 from gateway.edge.asgi import Receive, Scope, Send, dialect_of, exchange_of, header, respond
-from gateway.edge.body import BodyMemory, read_json_body
+from gateway.edge.body import COUNTED_FROM_BYTES, BodyMemory, read_json_body
 from gateway.edge.interruption import Interruption
 from gateway.edge.lifecycle import Lifecycle
 from gateway.edge.limits import LimitHeaders
@@ -93,7 +93,13 @@ class InferenceEndpoint:
         began_at = self._clock.monotonic()
         body = await read_json_body(scope, receive, limit_bytes=limit_bytes, memory=self._memory)
         exchange.upload_seconds = self._clock.monotonic() - began_at
-        await self.answer(dialect.parse(self._operation, body), scope, send)
+        call, size = dialect.parse(self._operation, body), len(body)
+        if size < COUNTED_FROM_BYTES:
+            await self.answer(call, scope, send)
+            return
+        del body  # The call has all of it, and keeps it: another upstream may need it again.
+        with self._memory.holding(size):
+            await self.answer(call, scope, send)
 
     async def answer(self, call: InferenceCall, scope: Scope, send: Send) -> None:
         """Dispatch a call that was read, be it here or by who reads other bodies than JSON."""

@@ -200,6 +200,7 @@ async def test_descriptors_that_run_out_cut_newcomers_and_blame_no_upstream(
     async with fronted(tmp_path, pace=pace, CIRCUIT_FAILURE_THRESHOLD="1") as pair:
         gateway = pair.gateway
         process = psutil.Process(gateway.pid)
+        await gateway.client.post(CHAT, json=chat())
         allowed, most = process.rlimit(resource.RLIMIT_NOFILE)
         body = chat(stream=True, max_tokens=60, ignore_eos=True)
         async with watched(gateway) as after, AsyncExitStack() as opened:
