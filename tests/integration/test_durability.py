@@ -4,15 +4,12 @@ import asyncio
 import resource
 import signal
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from random import Random
 from time import monotonic
 from typing import Any
 
-import httpx2
 import psutil
 import pytest
 
@@ -21,8 +18,6 @@ from tests.harness.callers import UNLIMITED, RawCall, dechunked, fronted, settle
 from tests.harness.gateway import GatewayProcess, chat
 
 CHAT = "/v1/chat/completions"
-# One flush interval (0.1 s) and the time a commit takes.
-LOSS_SECONDS = 0.15
 PROGRESS_SECONDS = 0.3
 LONG: dict[str, Any] = {"max_tokens": 4000, "ignore_eos": True, "stream": True}
 
@@ -35,60 +30,6 @@ def recorded(database: Path) -> int:
             return row.fetchone()[0] or 0
     except sqlite3.DatabaseError:
         return 0
-
-
-class Load:
-    """Callers who ask without a pause; each answer is noted when it has been read."""
-
-    def __init__(self, gateway: GatewayProcess) -> None:
-        self._client = gateway.client
-        self._answers: list[tuple[float, int]] = []
-
-    def answered_by(self, moment: float) -> int:
-        """Tokens of all answers read until then."""
-        return sum(tokens for at, tokens in self._answers if at <= moment)
-
-    @asynccontextmanager
-    async def running(self, callers: int) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._ask(number)) for number in range(callers)]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _ask(self, number: int) -> None:
-        body = chat("count this", max_tokens=20)
-        if number % 2:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
-        while True:
-            try:
-                answer = await self._client.post(CHAT, json=body)
-            except httpx2.TransportError:
-                return
-            usage = answer.text.rpartition('"total_tokens":')[2]
-            self._answers.append((monotonic(), int(usage.partition(",")[0].rstrip("}"))))
-
-
-async def test_a_kill_loses_at_most_one_flush_and_invents_nothing(tmp_path: Path) -> None:
-    random = Random(11)
-    pace = SimulatorConfig(inter_token_seconds=0.002)
-    async with fronted(tmp_path, pace=pace, DAILY_TOKEN_QUOTA="off") as pair:
-        for _ in range(3):
-            before = (await pair.gateway.usage())["total_tokens"]
-            load = Load(pair.gateway)
-            async with load.running(callers=8):
-                await asyncio.sleep(random.uniform(0.4, 0.9))
-                killed_at = monotonic()
-                pair.gateway.signal(signal.SIGKILL)
-                await pair.gateway.ended()
-            await pair.gateway.start()
-
-            after = (await pair.gateway.usage())["total_tokens"]
-            assert load.answered_by(killed_at) > 0
-            assert after >= before + load.answered_by(killed_at - LOSS_SECONDS)
-            assert after <= pair.generated_tokens
 
 
 async def test_an_orderly_end_loses_nothing(tmp_path: Path) -> None:
