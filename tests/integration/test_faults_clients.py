@@ -137,6 +137,39 @@ async def test_whenever_a_client_leaves_it_pays_what_was_made_and_nothing_stays(
     assert (after.outcomes, after.faults, after.opened) == ({"ok": 1}, {}, 0)
 
 
+async def test_pipelined_calls_are_booked_one_by_one(pair: Fronted) -> None:
+    ids = ("first", "second", "third")
+    generated_before = pair.generated_tokens
+    async with watched(pair.gateway) as after, RawClient(pair.gateway.port) as raw:
+        for name in ids:
+            field = b"x-request-id: pipelined-" + name.encode()
+            body = orjson.dumps(chat(name, max_tokens=len(name)))
+            await raw.send(request("POST", CHAT, field, key=pair.gateway.key, body=body))
+        answers = [await raw.answer(within=10) for _ in ids]
+    generated = pair.generated_tokens - generated_before
+
+    assert [answer.header("x-request-id") for answer in answers] == [f"pipelined-{n}" for n in ids]
+    assert (after.tokens, after.requests, after.outcomes) == (generated, 3, {"ok": 3})
+
+
+async def test_who_guesses_keys_is_refused_and_then_not_even_looked_at(tmp_path: Path) -> None:
+    async with fronted(tmp_path, RATE_LIMIT_PER_IP="30/hour") as pair:
+        stranger = pair.gateway.client_with("sk-guess")
+        statuses = [(await stranger.post(CHAT, json=chat())).status_code for _ in range(40)]
+        await stranger.aclose()
+        outcomes = {
+            outcome: await pair.gateway.metric(
+                "gateway_requests_total", outcome=outcome, route=CHAT
+            )
+            for outcome in ("client_error", "rejected")
+        }
+
+    limited = statuses.count(429)
+    assert statuses == [401] * (40 - limited) + [429] * limited
+    assert outcomes == {"client_error": 40 - limited, "rejected": limited}
+    assert 10 <= limited <= 15
+
+
 async def test_who_reads_nothing_is_dropped_and_the_upstream_let_off(pair: Fronted) -> None:
     pair.simulator.configure(SimulatorConfig(max_model_len=2_000_000))
     body = chat("go", stream=True, max_tokens=900_000, ignore_eos=True)
