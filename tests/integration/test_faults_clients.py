@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,10 @@ async def reads(gateway: GatewayProcess, metric: str, value: float) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("is_stream", [True, False])
 async def test_who_leaves_while_the_gateway_is_still_connecting_pays_nothing(
-    tmp_path: Path, is_stream: bool
+    tmp_path: Path,
 ) -> None:
     settings: dict[str, Any] = {"HEALTH_INTERVAL_SECONDS": "3600", "CONNECT_TIMEOUT_SECONDS": "30"}
-    body = chat("patience " * 20, stream=is_stream) | {"model": "m"}
     async with (
         ScriptedUpstream() as upstream,
         GatewayProcess(folder=tmp_path, VLLM_URL=upstream.url, **UNLIMITED | settings) as gateway,
@@ -46,14 +45,15 @@ async def test_who_leaves_while_the_gateway_is_still_connecting_pays_nothing(
         await upstream.vanish()
         with full_backlog(upstream.port):
             async with watched(gateway) as after:
-                for departure in Departure:
+                for departure, is_stream in product(Departure, (True, False)):
+                    body = chat("patience " * 20, stream=is_stream) | {"model": "m"}
                     async with RawCall(gateway, body) as call:
                         await reads(gateway, "gateway_upstream_in_flight", 1)
                         call.leave(departure)
                         await reads(gateway, "gateway_upstream_in_flight", 0)
 
     assert (after.tokens, after.requests) == (0, 0)
-    assert after.outcomes == {"cancelled": 2}
+    assert after.outcomes == {"cancelled": 4}
     assert (after.faults, after.opened) == ({}, 0)
 
 

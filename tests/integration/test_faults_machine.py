@@ -13,11 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from gateway.database import prepare
 from scripts.simulator.config import SimulatorConfig
 from tests.harness.aftermath import watched
 from tests.harness.callers import Fronted, RawCall, fronted, settled, until
 from tests.harness.disks import failing_disk, small_disk
-from tests.harness.gateway import chat
+from tests.harness.gateway import GatewayProcess, chat
 from tests.harness.raw import RawClient
 
 CHAT = "/v1/chat/completions"
@@ -162,21 +163,21 @@ def write_history(database: Path, *, days: int) -> None:
 async def test_pages_overwritten_before_the_start_refuse_it_and_stay_as_they_are(
     tmp_path: Path,
 ) -> None:
-    async with fronted(tmp_path) as pair:
-        gateway = pair.gateway
-        await gateway.client.post(CHAT, json=chat())
-        gateway.signal(signal.SIGTERM)
-        await gateway.ended()
-        spoil_pages(gateway.database)
-        spoilt = gateway.database.read_bytes()
-        with pytest.raises(RuntimeError, match="the gateway ended"):
-            await gateway.start()
+    gateway = GatewayProcess(folder=tmp_path)
+    prepare(gateway.database)
+    write_history(gateway.database, days=100)
+    move_log_into(gateway.database)
+    spoil_pages(gateway.database)
+    spoilt = gateway.database.read_bytes()
+    with pytest.raises(RuntimeError, match="the gateway ended"):
+        await gateway.start()
+    await gateway.client.aclose()
 
-        assert await gateway.ended() == 78
-        (line,) = await gateway.logged(event="cannot start")
-        assert "not a sound SQLite database" in line["fault"]
-        assert "restore a backup" in line["fault"]
-        assert gateway.database.read_bytes() == spoilt
+    assert await gateway.ended() == 78
+    (line,) = await gateway.logged(event="cannot start")
+    assert "not a sound SQLite database" in line["fault"]
+    assert "restore a backup" in line["fault"]
+    assert gateway.database.read_bytes() == spoilt
 
 
 def move_log_into(database: Path) -> None:
