@@ -90,7 +90,7 @@ _REASONS: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_BUSY: ("another program keeps it locked", "End that program, then try again"),
     sqlite3.SQLITE_FULL: ("the disk is full", "Free some space"),
 }
-_UNKNOWN = ("it cannot be used", "Check the disk and the file")
+_UNKNOWN = ("it cannot be used", "See whether the disk is full, read-only or failing")
 
 
 class DatabaseUnusable(Exception):

@@ -162,6 +162,9 @@ PROOFS: dict[str, tuple[str, ...]] = {
     "disk full": (
         f"{MACHINE}::test_a_full_disk_stops_nobody_and_all_is_written_when_there_is_room",
     ),
+    "disk full at start": (
+        f"{MACHINE}::test_a_disk_that_is_full_at_the_start_is_told_in_one_line",
+    ),
     "disk turned read-only": (
         f"{MACHINE}::test_a_disk_that_turned_read_only_stops_nobody_and_another_gets_all_of_it",
     ),

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gateway.database import DatabaseUnusable
@@ -48,5 +48,6 @@ def _take(descriptor: int, path: Path) -> None:
             cause=f"another gateway uses it (process {owner})",
             cure="Stop that gateway, or give this one a file of its own",
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    with suppress(OSError):  # A full disk: the number only helps people, and the lock is held.
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

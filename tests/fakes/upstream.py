@@ -149,6 +149,14 @@ class Reset:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseHalf:
+    """Send no more, FIN, and go on listening."""
+
+    async def play(self, connection: "Connection") -> None:
+        connection.socket.shutdown(socket.SHUT_WR)
+
+
+@dataclass(frozen=True, slots=True)
 class Hang:
     """Say nothing more, and wait for the other side to close."""
 

@@ -103,6 +103,27 @@ async def test_a_full_disk_stops_nobody_and_all_is_written_when_there_is_room(
             assert await gateway.ended() == 0
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_a_disk_that_is_full_at_the_start_is_told_in_one_line(
+    tmp_path: Path, is_new: bool
+) -> None:
+    with small_disk(tmp_path / "disk", kilobytes=256) as disk:
+        path = disk / "gateway.db"
+        if not is_new:
+            prepare(path)
+        gateway = GatewayProcess(folder=tmp_path, DATABASE_PATH=str(path))
+        async with filled(disk):
+            with pytest.raises(RuntimeError, match="the gateway ended"):
+                await gateway.start()
+        await gateway.client.aclose()
+
+    assert await gateway.ended() == 78
+    (line,) = await gateway.logged(event="cannot start")
+    assert line["fault"].startswith(f"DATABASE_PATH={path}: ")
+    assert "disk is full" in line["fault"]
+    assert "Traceback" not in gateway.log_path.read_text()
+
+
 async def test_a_disk_that_turned_read_only_stops_nobody_and_another_gets_all_of_it(
     tmp_path: Path,
 ) -> None:

@@ -11,6 +11,7 @@ import pytest_asyncio
 from tests.fakes.upstream import (
     STREAM_HEAD,
     Close,
+    CloseHalf,
     Drip,
     Hang,
     Receive,
@@ -55,6 +56,10 @@ ERROR_EVENT = b'data: {"error":{"message":"EngineCore died","code":500}}\n\n'
 # What the upstream does after three words, how that is called, and whether it says why.
 BROKEN: dict[str, tuple[Script, str, str]] = {
     "closes": ((Receive(), Send(BEGUN), Close()), "truncated", "upstream_truncated"),
+    "closes its half": (
+        (Receive(), Send(BEGUN), CloseHalf(), Hang()),
+        *("truncated", "upstream_truncated"),
+    ),
     "resets": ((Receive(), Send(BEGUN), Drip(b"", 1), Reset()), "truncated", "upstream_truncated"),
     "ends without the terminator": (
         (Receive(), Send(BEGUN + LAST_CHUNK), Close()),

@@ -12,6 +12,7 @@ import pytest_asyncio
 from tests.fakes.upstream import (
     STREAM_HEAD,
     Close,
+    CloseHalf,
     Hang,
     Receive,
     ReceiveHead,
@@ -68,6 +69,7 @@ def head(*lines: str) -> bytes:
 
 ROWS = {
     "closes before it answers": Row((Receive(), Close()), kind="reset"),
+    "closes its half before it answers": Row((Receive(), CloseHalf(), Hang()), kind="reset"),
     "resets before it answers": Row((Receive(), Reset()), kind="reset"),
     "resets within its head": Row(
         (Receive(), Send(b"HTTP/1.1 200 OK\r\nco"), Reset()), kind="reset"
