@@ -82,15 +82,15 @@ async def test_a_stream_and_its_deadlines_do_not_notice_that_the_clock_steps(
         gateway = pair.gateway
         body = chat(stream=True, max_tokens=40, ignore_eos=True)
         async with RawCall(gateway, body) as call:
-            for steps, moment in enumerate((june(3, 1), june(1, 20), june(2, 0, 1)), start=1):
+            for steps, moment in enumerate((june(3, 1), june(1, 20), june(3, 2)), start=1):
                 await call.read_times(b'"content":" ', 5 * steps)
                 clock.set(moment)
             await call.read_until(b"[DONE]")
-        days = (await gateway.usage(days=2))["history"]
+        days = (await gateway.usage(days=3))["history"]
         generated = pair.generated_tokens
         again = [(await gateway.client.post(CHAT, json=chat())).status_code for _ in range(2)]
 
     # All of it on the day it was admitted, which was over long before its end.
     booked = {day["date"]: day["total_tokens"] for day in days}
-    assert booked == {"2030-06-02": 0, "2030-06-01": generated}
+    assert booked == {"2030-06-03": 0, "2030-06-02": 0, "2030-06-01": generated}
     assert again == [200, 429]

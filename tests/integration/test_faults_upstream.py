@@ -133,11 +133,14 @@ ROWS = {
 }
 
 
-REFUSED = json.dumps({"error": {"message": "no such thing", "type": "BadRequestError"}}).encode()
+REFUSED = json.dumps(
+    {"error": {"message": "no such thing in this model", "type": "BadRequestError"}}
+).encode()
 BUSY = "retry-after: 7\r\n"
 # Status, code and the wait told; whether the circuit counts it; the status to Anthropic's clients.
 REFUSALS: dict[str, tuple[Script, int, str | None, str | None, bool, int]] = {
     "400": (answers(whole(REFUSED, status=400)), 400, None, None, False, 400),
+    "404": (answers(whole(REFUSED, status=404)), 404, "model_not_found", None, False, 404),
     "422": (answers(whole(REFUSED, status=422)), 422, None, None, False, 422),
     "429": (
         answers(whole(REFUSED, status=429, headers=BUSY)),
