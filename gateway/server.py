@@ -115,6 +115,8 @@ class GatewayServer(uvicorn.Server):
                 signal.signal(number, handler)
 
     async def on_tick(self, counter: int) -> bool:
+        # A process that stood still reads first what came meanwhile: that was our silence.
+        await asyncio.sleep(0)
         now = asyncio.get_running_loop().time()
         if counter % SWEEP_TICKS == 0:
             for connection in list(self.server_state.connections):

@@ -187,6 +187,9 @@ PROOFS: dict[str, tuple[str, ...]] = {
         f"{CLOCK}::test_a_clock_that_steps_gives_no_second_helping_of_the_quota",
         f"{CLOCK}::test_a_stream_and_its_deadlines_do_not_notice_that_the_clock_steps",
     ),
+    "the process stands still": (
+        f"{MACHINE}::test_a_process_that_stood_still_blames_nobody_for_its_own_silence",
+    ),
     "file descriptors run out": (
         f"{MACHINE}::test_descriptors_that_run_out_cut_newcomers_and_blame_no_upstream",
     ),

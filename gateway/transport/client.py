@@ -213,6 +213,8 @@ class UpstreamClient:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            # A process that stood still reads first what came meanwhile: that was our silence.
+            await asyncio.sleep(0)
             now = self._loop.time()
             for connection in [c for c in self._connections if c.next_deadline <= now]:
                 try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import orjson
 import psutil
 import pytest
 
@@ -19,7 +20,7 @@ from tests.harness.aftermath import watched
 from tests.harness.callers import Fronted, RawCall, fronted, settled, until
 from tests.harness.disks import failing_disk, small_disk
 from tests.harness.gateway import GatewayProcess, chat
-from tests.harness.raw import RawClient
+from tests.harness.raw import RawClient, request
 
 CHAT = "/v1/chat/completions"
 KEPT_IN_MEMORY = "usage does not reach the disk; it is kept in memory"
@@ -258,3 +259,31 @@ async def test_a_hangup_ends_nothing_even_without_a_file_to_read_anew(tmp_path: 
         (line,) = await gateway.logged(event="hangup ignored")
         assert "LOG_FILE" in line["reason"]
         assert (await gateway.client.post(CHAT, json=chat())).status_code == 200
+
+
+async def test_a_process_that_stood_still_blames_nobody_for_its_own_silence(
+    tmp_path: Path,
+) -> None:
+    """Longer than every deadline, while an upstream generates and a client sends."""
+    names = ("IDLE", "FIRST_BYTE", "HEADER", "BODY")
+    patience: dict[str, Any] = {f"{name}_TIMEOUT_SECONDS": "1.5" for name in names}
+    pace = SimulatorConfig(inter_token_seconds=0.02)
+    async with fronted(tmp_path, pace=pace, **patience) as pair:
+        gateway = pair.gateway
+        sent = request("POST", CHAT, key=gateway.key, body=orjson.dumps(chat()))
+        async with watched(gateway) as after:
+            for _ in range(2):
+                body = chat(stream=True, max_tokens=80, ignore_eos=True)
+                async with RawCall(gateway, body) as call, RawClient(gateway.port) as raw:
+                    await call.read_until(b'"content":" ')
+                    await raw.send(sent[:-9])
+                    gateway.signal(signal.SIGSTOP)
+                    await asyncio.sleep(1.8)
+                    await raw.send(sent[-9:])
+                    gateway.signal(signal.SIGCONT)
+                    await call.read_until(b"[DONE]")
+                    assert (await raw.answer()).status == 200
+
+        assert after.tokens == pair.generated_tokens
+        assert after.outcomes == {"ok": 4}
+        assert (after.faults, after.opened) == ({}, 0)
