@@ -22,6 +22,7 @@ CLIENTS = "integration/test_faults_clients.py"
 HOSTILE = f"{CLIENTS}::test_all_that_is_hostile_at_once_costs_nothing_and_disturbs_nobody"
 LEAVES = f"{CLIENTS}::test_whenever_a_client_leaves_it_pays_what_was_made_and_nothing_stays"
 MACHINE = "integration/test_faults_machine.py"
+DISKS = "integration/test_faults_disks.py"
 CLOCK = "integration/test_faults_clock.py"
 KILLS = (
     "integration/test_kills.py::"
@@ -159,15 +160,12 @@ PROOFS: dict[str, tuple[str, ...]] = {
         "integration/test_reload.py::test_a_change_is_taken_up_by_itself_and_a_hangup_hurries_it",
         "integration/test_logs_running.py::test_a_rotated_file_loses_no_line",
     ),
-    "disk full": (
-        f"{MACHINE}::test_a_full_disk_stops_nobody_and_all_is_written_when_there_is_room",
-    ),
-    "disk full at start": (
-        f"{MACHINE}::test_a_disk_that_is_full_at_the_start_is_told_in_one_line",
-    ),
+    "disk full": (f"{DISKS}::test_a_full_disk_stops_nobody_and_all_is_written_when_there_is_room",),
+    "disk full at start": (f"{DISKS}::test_a_disk_that_is_full_at_the_start_is_told_in_one_line",),
     "disk turned read-only": (
-        f"{MACHINE}::test_a_disk_that_turned_read_only_stops_nobody_and_another_gets_all_of_it",
+        f"{DISKS}::test_a_disk_that_turned_read_only_stops_nobody_and_another_gets_all_of_it",
     ),
+    "disk hangs": (f"{DISKS}::test_a_disk_that_hangs_holds_up_nobody_but_the_end",),
     "database locked by another program": (
         f"{DURABILITY}::test_a_locked_database_holds_up_nobody_and_loses_nothing",
     ),
@@ -176,11 +174,10 @@ PROOFS: dict[str, tuple[str, ...]] = {
     ),
     "database damaged while running": (
         f"{DURABILITY}::test_a_corrupted_database_stops_nobody_and_is_replaced_by_the_operator",
-        f"{MACHINE}::"
-        "test_pages_overwritten_while_it_runs_stop_nobody_and_are_told_at_the_next_start",
+        f"{DISKS}::test_pages_overwritten_while_it_runs_stop_nobody_and_are_told_at_the_next_start",
     ),
     "database damaged at start": (
-        f"{MACHINE}::test_pages_overwritten_before_the_start_refuse_it_and_stay_as_they_are",
+        f"{DISKS}::test_pages_overwritten_before_the_start_refuse_it_and_stay_as_they_are",
         f"{DURABILITY}::test_an_unusable_database_is_refused_at_the_start_and_left_alone",
     ),
     "the clock steps, over midnight and back, in use or between starts": (

@@ -35,7 +35,7 @@ def failing_disk(folder: Path) -> Iterator["FailingDisk"]:
 
 
 class FailingDisk:
-    """Mounted on `folder`."""
+    """A real file system on `folder`, sound until something is done to it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,6 +44,17 @@ class FailingDisk:
         """As a disk that reports an error: from now on nothing can be written, by whomever."""
         device = _run("findmnt", "--noheadings", "--output", "SOURCE", str(self.folder))
         (_ERRORS / Path(device.strip()).name / "trigger_fs_error").write_text("by a test\n")
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """As a disk or a network that does not answer: who writes waits until the end of this."""
+        if not self.folder.is_mount():
+            raise RuntimeError("not a disk of its own: what would be frozen is another one")
+        _run("fsfreeze", "--freeze", str(self.folder))
+        try:
+            yield
+        finally:
+            _run("fsfreeze", "--unfreeze", str(self.folder))
 
     @contextmanager
     def replaced(self) -> Iterator[None]:
