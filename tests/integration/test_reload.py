@@ -155,7 +155,10 @@ async def test_a_broken_file_changes_nothing_and_says_so(tmp_path: Path) -> None
                         await asyncio.sleep(0.02)
             answer = await gateway.client.post(CHAT, json=chat())
             event = "the upstreams file cannot be used; the upstreams stay as they were"
-            told = [line["faults"] for line in await gateway.logged(event=event)]
+            async with asyncio.timeout(RELOAD_SECONDS):
+                while len(lines := await gateway.logged(event=event)) < 2:
+                    await asyncio.sleep(0.02)
+            told = [line["faults"] for line in lines]
 
             file.path.unlink()
             gateway.signal(signal.SIGHUP)
