@@ -42,11 +42,13 @@ AND day NOT IN (SELECT DISTINCT day FROM usage ORDER BY day DESC LIMIT ?)
 
 @dataclass(frozen=True, slots=True)
 class JournalConfig:
-    """Where and how often. A kill loses at most `flush_seconds`, an orderly exit nothing."""
+    """Where and how often. A kill loses at most `flush_seconds`, an orderly exit nothing. A write
+    that takes longer than `slow_seconds` is told as a trouble, and waited for all the same."""
 
     path: Path
     flush_seconds: float = 0.1
     busy_seconds: float = 1.0
+    slow_seconds: float = 3.0
     close_seconds: float = 10.0
     retention_days: int = 400
 
@@ -143,11 +145,16 @@ class Journal:
         """Write what changed, now. False if the disk refused; the counts are then kept."""
         async with self._turn:
             self._pending.update(((row.day, row.key_id, row.model), row) for row in self._drained())
+            alarm = asyncio.get_running_loop().call_later(
+                self._config.slow_seconds, self._note_slow
+            )
             try:
                 await self._write()
             except (sqlite3.Error, OSError, DatabaseUnusable) as error:
                 await self._fail(error)
                 return False
+            finally:
+                alarm.cancel()
             self._succeed()
             return True
 
@@ -259,6 +266,12 @@ class Journal:
         await self._disconnect()
         if is_news:
             self._on_failure(error)
+
+    def _note_slow(self) -> None:
+        """A disk that hangs reports no error; somebody should look at it."""
+        seconds = self._config.slow_seconds
+        self._trouble = TimeoutError(f"the disk has not answered for {seconds:g} s")
+        self._on_failure(self._trouble)
 
     def _succeed(self) -> None:
         self._clean_at = self._clock.monotonic()

@@ -152,11 +152,14 @@ async def test_a_disk_that_hangs_holds_up_nobody_but_the_end(tmp_path: Path) -> 
             with disk.hanging():
                 await nobody_notices(pair, calls=30)
                 assert await gateway.metric("gateway_ledger_flush_age_seconds") > 1
+                (line,) = await gateway.logged(event=KEPT_IN_MEMORY)
+                assert "the disk has not answered for 3 s" in line["error"]
                 gateway.signal(signal.SIGTERM)
                 with pytest.raises(TimeoutError):
                     await gateway.ended(within_seconds=0.5)
             assert await gateway.ended() == 0
             await all_is_recorded(pair)
+            await gateway.logged(event=WRITTEN_AGAIN)
 
 
 async def test_pages_overwritten_while_it_runs_stop_nobody_and_are_told_at_the_next_start(
