@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +13,7 @@ import pytest
 from gateway.auth.keyring import KeyDefaults, KeyRing
 from gateway.auth.keystore import KeyNotFound, KeyRefused, KeyStore
 from gateway.auth.record import KeyStatus, KeyTerms, Limit
-from gateway.database import DatabaseUnusable
+from gateway.database import DatabaseUnusable, writer
 from gateway.errors import AuthenticationFailed
 from gateway.exchange import RateLimit
 from tests.fakes.clock import FakeClock
@@ -179,3 +180,24 @@ def test_reading_a_missing_file_says_so_and_creates_none(store: KeyStore, tmp_pa
     with pytest.raises(DatabaseUnusable, match="there is no such file"):
         store.records()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_twenty_thousand_keys_are_read_in_a_moment(store: KeyStore, tmp_path: Path) -> None:
+    count = 20_000
+    store.prepare()
+    with writer(tmp_path / "gateway.db") as connection:
+        connection.executemany(
+            "INSERT INTO api_keys (key_id, name, created_at) VALUES (?, ?, '2026-11-29T00:00:00Z')",
+            [(f"id{number}", f"name{number}") for number in range(count)],
+        )
+        connection.executemany(
+            "INSERT INTO api_key_secrets (digest, key_id, created_at) VALUES (?, ?, '2026-11-29')",
+            [(number.to_bytes(32), f"id{number}") for number in range(count)],
+        )
+
+    began = time.process_time()
+    snapshot, records = store.snapshot(DEFAULTS), store.records()
+
+    # Half a second of work; were each key asked for its old secrets one by one, a minute of it.
+    assert len(snapshot.entries) == len(records) == count
+    assert time.process_time() - began < 10
