@@ -7,7 +7,8 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help gateway demo vllm vllm-cpu sim gpu-exporter up status stop monitoring monitoring-down \
-        monitoring-native dashboards loadtest smoke-tools check test test-vllm bench format lock clean
+        monitoring-native dashboards loadtest smoke-tools check test test-vllm bench bench-peers format \
+        lock clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -93,9 +94,12 @@ test-vllm: .venv/.dev ## Against a real vLLM on the CPU (installs it on first us
 	$(PYTHON) scripts/vllm_cpu.py install
 	$(BIN)/python -m pytest -m vllm tests/vllm $(ARGS)
 
-bench: .venv/.dev ## Throughput and latency against nginx, in the same run
+bench: .venv/.dev ## Speed and memory against nginx and installed peers, in the same run
 	-@$(BIN)/python -m tests.benchmarks.nginx
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-peers: .venv/.dev ## Install other gateways for `make bench` (1.1 GB, under .tools/peers)
+	$(BIN)/python -m tests.benchmarks.peers install --missing $(ARGS)
 
 # --- Keep ---------------------------------------------------------------------------------
 

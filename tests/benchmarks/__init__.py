@@ -1,4 +1,4 @@
-"""What this gateway costs, against no proxy and against nginx, measured in one run.
+"""What this gateway costs, against no proxy, nginx and other gateways, measured in one run.
 
-`python -m tests.benchmarks`; never collected by pytest.
+`python -m tests.benchmarks`; pytest collects only the tests of its parts, which measure nothing.
 """

@@ -1,115 +1,232 @@
-"""Measure direct, nginx and the gateway in turns, and print the medians."""
+"""Measure direct, nginx, peers and the gateway in turns, and print the medians."""
 
 import argparse
 import gc
 import resource
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from tests.benchmarks import measures, nginx, report, telemetry, tracing
+from tests.benchmarks import (
+    footprint,
+    growth,
+    markdown,
+    measures,
+    nginx,
+    report,
+    telemetry,
+    tracing,
+)
 from tests.benchmarks.clients import Tally
+from tests.benchmarks.goals import verdicts
 from tests.benchmarks.measures import Bench, Numbers
+from tests.benchmarks.peers.catalogue import PEERS
 from tests.benchmarks.processes import Cores, TargetFailed, pin
-from tests.benchmarks.targets import DIRECT, NGINX, TARGETS, Target, open_targets
+from tests.benchmarks.results import Results
+from tests.benchmarks.targets import DIRECT, GATEWAY, NGINX, TARGETS, Target, open_targets
 from tests.benchmarks.upstream import Upstream
 
 Measure = Callable[[Bench, Target], Awaitable[Numbers]]
 
 MEASURES: Final[Mapping[str, Measure]] = {
+    "drift": footprint.drift,
     "plain": measures.plain,
     "burst": measures.burst,
     "paced": measures.paced,
-    "memory": measures.memory,
+    "paced1000": measures.paced_many,
+    "memory": footprint.memory,
 }
+# Memory that was taken once and given back hides what is taken later: each target anew, and alone.
+_FRESH: Final = ("drift", "memory")
 # What the gateway costs against itself with something off; not part of a usual run.
 COMPARISONS: Final = (tracing.NAME, telemetry.NAME)
+# A name for all sizes of everything there can be many of.
+GROWTH: Final = "growth"
 _OPEN_FILES: Final = 16_384
 
 
 def main() -> int:
-    """Exit code 0 if every answer was right, 1 if any was wrong or a target failed."""
+    """Exit code 0 if every answer was right, 1 if any of ours was wrong or a target failed."""
     options = _options()
-    cores = Cores.choose()
-    if cores.target is None:
-        _say("warning: fewer than two cores, so nothing is pinned and the sides disturb each other")
-    names = _targets(options.targets)
-    _raise_open_files()
-    pin(cores.load)
-    gc.disable()
-    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
-        try:
-            results = uvloop.run(_run(options, names, folder=Path(folder), core=cores.target))
-        except TargetFailed as fault:
-            _say(str(fault))
-            return 1
-    facts = report.facts(cores)
+    results = _read(options.read) if options.read else _measured(options)
+    if results is None:
+        return 1
     if results.rounds:
-        report.show(results, names=names, facts=facts)
+        report.show(results)
     report.show_faults(results)
-    if options.json is not None:
-        options.json.write_bytes(results.as_json(facts))
-    return 1 if results.faults else 0
+    return _write(results, options) or int(results.is_ours_at_fault)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measure (3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (3)")
+    usual = [*MEASURES, *growth.KINDS]
     parser.add_argument(
-        "--only", choices=[*MEASURES, *COMPARISONS], nargs="+", default=list(MEASURES)
+        "--only",
+        choices=[*usual, GROWTH, *COMPARISONS],
+        nargs="+",
+        default=usual,
+        metavar="MEASURE",
+        help=f"of {', '.join(usual)}; {GROWTH}: the last three; besides {', '.join(COMPARISONS)}",
     )
-    parser.add_argument("--targets", choices=TARGETS, nargs="+", default=list(TARGETS))
+    parser.add_argument(
+        "--targets",
+        choices=TARGETS,
+        nargs="+",
+        metavar="TARGET",
+        help=f"of {', '.join(TARGETS)} (all that are installed)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    return parser.parse_args()
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    parser.add_argument("--update-readme", action="store_true", help="write them into README.md")
+    parser.add_argument(
+        "--read", type=Path, metavar="FILE", help="measure nothing; show what --json wrote"
+    )
+    options = parser.parse_args()
+    if GROWTH in options.only:
+        options.only = [*options.only, *growth.KINDS]
+    return options
 
 
-def _targets(asked: list[str]) -> list[str]:
-    if NGINX in asked and nginx.find_nginx() is None:
-        _say("skipped: nginx is not installed (python -m tests.benchmarks.nginx installs it)")
-        return [name for name in asked if name != NGINX]
-    return asked
+def _read(file: Path) -> Results | None:
+    try:
+        return Results.from_json(file.read_bytes())
+    except (OSError, ValueError, LookupError) as fault:
+        _say(f"{file} is not what --json writes: {fault!r}")
+        return None
 
 
-async def _run(
-    options: argparse.Namespace, names: list[str], *, folder: Path, core: int | None
-) -> report.Results:
-    results = report.Results()
-    async with (
-        Upstream() as upstream,
-        open_targets(names, upstream_port=upstream.port, folder=folder, core=core) as targets,
-    ):
-        bench = Bench(upstream, Tally(faults=results.faults), options.seconds)
-        for name in MEASURES:
-            if name in options.only:
-                await _take_turns(name, bench, targets, options.rounds, results)
-        if tracing.NAME in options.only:
-            tracing.show(
-                await tracing.compare(bench, rounds=options.rounds, folder=folder, core=core)
-            )
-        if telemetry.NAME in options.only:
-            telemetry.show(
-                await telemetry.compare(bench, rounds=options.rounds, folder=folder, core=core)
-            )
+def _measured(options: argparse.Namespace) -> Results | None:
+    cores = Cores.choose()
+    if cores.target is None:
+        _say("warning: fewer than two cores, so nothing is pinned and the sides disturb each other")
+    names = _installed(options.targets)
+    _raise_open_files()
+    pin(cores.load)
+    gc.disable()
+    with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
+        try:
+            results = uvloop.run(_run(options, names, folder=Path(folder), cores=cores))
+        except TargetFailed as fault:
+            _say(str(fault))
+            return None
+    results.facts = report.facts(cores, names)
     return results
 
 
-async def _take_turns(
-    name: str, bench: Bench, targets: list[Target], rounds: int, results: report.Results
+def _installed(asked: list[str] | None) -> list[str]:
+    """Those that can be started. A peer that is not installed is told of only if it was named."""
+    found = []
+    for name in asked or TARGETS:
+        if name == NGINX and nginx.find_nginx() is None:
+            _say("skipped: nginx is not installed (python -m tests.benchmarks.nginx installs it)")
+        elif name in PEERS and PEERS[name].home.version() is None:
+            _say(f"skipped: {name} is not installed (make bench-peers installs it)")
+        else:
+            found.append(name)
+    return found
+
+
+async def _run(
+    options: argparse.Namespace, names: list[str], *, folder: Path, cores: Cores
+) -> Results:
+    results = Results()
+    wanted = [name for name in MEASURES if name in options.only]
+    async with Upstream() as upstream:
+        bench = Bench(upstream, Tally(), options.seconds, cores)
+        for name in (name for name in wanted if name in _FRESH):
+            for target in (target for target in names if target != DIRECT):
+                async with _opened([target], bench, folder / name, results) as targets:
+                    await _take_turns(name, bench, targets, 1, results)
+        if together := [name for name in wanted if name not in _FRESH]:
+            async with _opened(names, bench, folder / "together", results) as targets:
+                for name in together:
+                    await _take_turns(name, bench, targets, options.rounds, results)
+        await _compare(options, bench, folder=folder, results=results)
+    return results
+
+
+@asynccontextmanager
+async def _opened(
+    names: list[str], bench: Bench, folder: Path, results: Results
+) -> AsyncIterator[list[Target]]:
+    """Those of them that run; who could not be started once is not tried again."""
+    folder.mkdir(exist_ok=True)
+    wanted = [name for name in names if name not in results.left_out]
+    port, core = bench.upstream.port, bench.cores.target
+    async with open_targets(wanted, upstream_port=port, folder=folder, core=core) as opened:
+        for name, why in opened.left_out.items():
+            _leave_out(results, name, why)
+        yield opened.targets
+
+
+async def _compare(
+    options: argparse.Namespace, bench: Bench, *, folder: Path, results: Results
 ) -> None:
-    # Memory that was given back is not measured twice: only the first opening tells.
-    is_memory = name == "memory"
-    for number in range(1 if is_memory else rounds):
-        for target in targets:
-            if is_memory and target.name == DIRECT:
+    """Gateways with each other: nobody else is running by now."""
+    rounds, core = options.rounds, bench.cores.target
+    for name, kind in growth.KINDS.items():
+        if name in options.only:
+            try:
+                results.rounds[name] = await growth.compare(
+                    kind, bench, rounds=rounds, folder=folder, core=core
+                )
+            except TargetFailed as fault:
+                _leave_out(results, name, str(fault))
+            results.blame(name, GATEWAY, bench.tally.faults)
+    if tracing.NAME in options.only:
+        tracing.show(await tracing.compare(bench, rounds=rounds, folder=folder, core=core))
+        results.blame(tracing.NAME, GATEWAY, bench.tally.faults)
+    if telemetry.NAME in options.only:
+        telemetry.show(await telemetry.compare(bench, rounds=rounds, folder=folder, core=core))
+        results.blame(telemetry.NAME, GATEWAY, bench.tally.faults)
+
+
+async def _take_turns(
+    name: str, bench: Bench, targets: list[Target], rounds: int, results: Results
+) -> None:
+    for number in range(rounds):
+        # Each is first and last in turn: what follows a rest does better.
+        start = number % max(len(targets), 1)
+        for target in [*targets, *targets][start : start + len(targets)]:
+            if target.name in results.left_out:
                 continue
             _say(f"{name}, round {number + 1}: {target.name}")
-            results.add(name, target.name, await MEASURES[name](bench, target))
+            try:
+                results.add(name, target.name, await MEASURES[name](bench, target))
+                await target.rest()
+            except TargetFailed as fault:
+                _leave_out(results, target.name, str(fault))
+            results.blame(name, target.name, bench.tally.faults)
             gc.collect()
+
+
+def _leave_out(results: Results, name: str, why: str) -> None:
+    """From here on; what was measured before stays."""
+    results.left_out[name] = why
+    _say(f"left out: {name}: {why}")
+
+
+def _write(results: Results, options: argparse.Namespace) -> int:
+    """To whatever files were asked for; 1 if README.md does not take it."""
+    if options.json is not None:
+        found = {each.title: f"{each.found}: {each.state.value}" for each in verdicts(results)}
+        options.json.write_bytes(results.as_json(found))
+    if options.markdown is not None:
+        options.markdown.write_text(markdown.rendered(results))
+    if options.update_readme:
+        try:
+            markdown.update_readme(results)
+        except markdown.NoPlace as fault:
+            _say(str(fault))
+            return 1
+    return 0
 
 
 def _raise_open_files() -> None:

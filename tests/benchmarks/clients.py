@@ -1,13 +1,16 @@
-"""The load generator: clients that ask again once they are answered, and verify every byte."""
+"""The load generator: clients that ask again once they are answered, and verify every answer."""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 import httptools
+
+from tests.benchmarks.answers import Expected, Likeness
+from tests.benchmarks.processes import TargetFailed
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _OK: Final = b"HTTP/1.1 200"
@@ -15,9 +18,13 @@ _OK: Final = b"HTTP/1.1 200"
 
 @dataclass(slots=True)
 class Tally:
-    """What a set of clients saw since the last `take`; faults are kept for good. Seconds."""
+    """What a set of clients saw since the last `take`; faults are kept for good. Seconds.
+
+    `rewritten` are the answers whose meaning was right and whose bytes were not the upstream's.
+    """
 
     answers: int = 0
+    rewritten: int = 0
     events: int = 0
     reads: int = 0
     latencies_seconds: list[float] = field(default_factory=list)
@@ -26,10 +33,8 @@ class Tally:
 
     def take(self) -> "Tally":
         """What was seen until now, without the faults; from here on anew."""
-        seen = Tally(
-            self.answers, self.events, self.reads, self.latencies_seconds, self.worst_gap_seconds
-        )
-        self.answers = self.events = self.reads = 0
+        seen = replace(self, faults=Counter())
+        self.answers = self.rewritten = self.events = self.reads = 0
         self.latencies_seconds = []
         self.worst_gap_seconds = 0.0
         return seen
@@ -90,9 +95,9 @@ class Client(asyncio.Protocol):
 
 
 class PlainClient(Client):
-    """Asks for whole answers; each must be exactly `expected`."""
+    """Asks for whole answers; each must be as `expected`."""
 
-    def __init__(self, request: bytes, tally: Tally, *, expected: bytes) -> None:
+    def __init__(self, request: bytes, tally: Tally, *, expected: Expected) -> None:
         super().__init__(request, tally)
         self._expected = expected
         self._held = b""
@@ -100,29 +105,42 @@ class PlainClient(Client):
     def data_received(self, data: bytes) -> None:
         if self._held:
             data = self._held + data
-        missing = data.find(_END_OF_HEAD) + 4 + len(self._expected) - len(data)
-        if missing > 0 or _END_OF_HEAD not in data:
-            self._held = data
-            if not data.startswith(_OK[: len(data)]):
-                self.fail(_status_line(data))
+        if not data.startswith(_OK[: len(data)]):
+            self.fail(_status_line(data))
             return
-        self._held = b""
-        if missing < 0 or not data.startswith(_OK) or not data.endswith(self._expected):
-            self.fail(_status_line(data) + ", another body")
+        head_end = data.find(_END_OF_HEAD)
+        if head_end < 0:
+            self._held = data
+            return
+        body_at = head_end + len(_END_OF_HEAD)
+        length = self._expected.body_bytes(data)
+        if length < 0:
+            self.fail("a whole answer without content-length")
+        elif body_at + length > len(data):
+            self._held = data
+        else:
+            self._held = b""
+            self._judge(data[body_at:])
+
+    def _judge(self, body: bytes) -> None:
+        likeness = self._expected.likeness(body)
+        if likeness is Likeness.WRONG:
+            self.fail("status 200, another body")
             return
         tally = self._tally
         tally.answers += 1
+        tally.rewritten += likeness is Likeness.REWRITTEN
         tally.latencies_seconds.append(time.perf_counter() - self._asked_at)
         self._go_on()
 
 
 class StreamClient(Client):
-    """Asks for streams; each must be exactly `expected`, whatever the reads were.
+    """Asks for streams; each must be as `expected`, whatever the reads were.
 
     A latency is the time to the first event, a gap the time between two reads of one stream.
     """
 
-    def __init__(self, request: bytes, tally: Tally, *, expected: bytes) -> None:
+    def __init__(self, request: bytes, tally: Tally, *, expected: Expected) -> None:
         super().__init__(request, tally)
         self._expected = expected
         self._parts: list[bytes] = []
@@ -170,19 +188,24 @@ class StreamClient(Client):
 
     def _end(self) -> None:
         payload, self._parts = b"".join(self._parts), []
-        if payload != self._expected:
-            self.fail(f"a stream of {len(payload)} bytes instead of {len(self._expected)}")
+        likeness = self._expected.likeness(payload)
+        if likeness is Likeness.WRONG:
+            self.fail(f"a stream of {len(payload)} bytes that is another one")
             return
         self._tally.answers += 1
+        self._tally.rewritten += likeness is Likeness.REWRITTEN
         self._go_on()
 
 
 async def connect(port: int, count: int, new_client: Callable[[], Client]) -> list[Client]:
-    """`count` connected clients that have not asked for anything yet."""
+    """`count` connected clients that have not asked for anything yet. Raises TargetFailed."""
     loop = asyncio.get_running_loop()
     clients = []
-    for _ in range(count):
-        _, client = await loop.create_connection(new_client, "127.0.0.1", port)
+    for number in range(count):
+        try:
+            _, client = await loop.create_connection(new_client, "127.0.0.1", port)
+        except OSError as error:
+            raise TargetFailed(f"connection {number + 1} of {count}: {error}") from None
         clients.append(client)
     return clients
 

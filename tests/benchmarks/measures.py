@@ -1,4 +1,4 @@
-"""The four measures: each loads one target for a few seconds and gives its numbers."""
+"""The measures of speed: each loads one target for a few seconds and gives its numbers."""
 
 import asyncio
 import time
@@ -8,20 +8,29 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.benchmarks import shapes
+from tests.benchmarks.answers import (
+    Exactly,
+    Expected,
+    InMeaning,
+    Meaning,
+    stream_meaning,
+    whole_meaning,
+)
 from tests.benchmarks.clients import Client, PlainClient, StreamClient, Tally, connect
+from tests.benchmarks.disturbance import Watch
+from tests.benchmarks.processes import UNPINNED, Cores
 from tests.benchmarks.targets import KEY, Target
 from tests.benchmarks.upstream import Upstream
 
 CONNECTIONS: Final = 64
 BURST: Final = shapes.StreamPlan(tokens=256)
-PACED_STREAMS: Final = 200
 PACED: Final = shapes.StreamPlan(tokens=50, interval_seconds=0.02)
-OPEN_STREAMS: Final = 1000
-IDLE: Final = shapes.StreamPlan(tokens=60, interval_seconds=1.0)
+# 200 of them send 10,000 events a second, 1,000 send 50,000.
+PACED_STREAMS: Final = 200
+MANY_STREAMS: Final = 1000
 
 _WARM_UP_SECONDS: Final = 0.5
 _END_SECONDS: Final = 20.0
-_SETTLE_SECONDS: Final = 1.5
 
 Numbers = dict[str, float]
 
@@ -33,40 +42,59 @@ class Bench:
     upstream: Upstream
     tally: Tally
     seconds: float
+    cores: Cores = UNPINNED
 
-    def new_client(self, *, plan: shapes.StreamPlan | None) -> Callable[[], Client]:
+    def new_client(
+        self, *, plan: shapes.StreamPlan | None, target: Target | None = None
+    ) -> Callable[[], Client]:
         """For whole answers, or for streams by `plan`."""
         tokens = plan.tokens if plan else 32
         request = shapes.request(
-            host="127.0.0.1", key=KEY, is_stream=plan is not None, tokens=tokens
+            host="127.0.0.1",
+            key=KEY,
+            is_stream=plan is not None,
+            tokens=tokens,
+            headers=target.headers if target else shapes.NO_HEADERS,
         )
+        is_exact = target is None or not target.is_peer
         if plan is None:
-            expected = shapes.plain_body()
-            return lambda: PlainClient(request, self.tally, expected=expected)
+            whole = _expected(shapes.plain_body(), whole_meaning, is_exact=is_exact)
+            return lambda: PlainClient(request, self.tally, expected=whole)
         self.upstream.plan = plan
         payload = shapes.script(tokens, has_usage=False).payload
-        return lambda: StreamClient(request, self.tally, expected=payload)
+        stream = _expected(payload, stream_meaning, is_exact=is_exact)
+        return lambda: StreamClient(request, self.tally, expected=stream)
+
+
+def _expected(payload: bytes, read: Callable[[bytes], Meaning], *, is_exact: bool) -> Expected:
+    return Exactly(payload) if is_exact else InMeaning(payload, read)
 
 
 async def plain(bench: Bench, target: Target) -> Numbers:
     """Whole answers: requests/s and latency of kept-alive connections that never rest."""
-    clients = await connect(target.port, CONNECTIONS, bench.new_client(plan=None))
+    new_client = bench.new_client(plan=None, target=target)
+    clients = await connect(target.port, CONNECTIONS, new_client)
     async with running(clients, stagger_seconds=0.0):
-        window = await _window(bench, target)
+        window = await window_of(bench, target)
+    return plain_numbers(window)
+
+
+def plain_numbers(window: "Window") -> Numbers:
+    """The numbers of `plain`, for whoever loads a target with other clients."""
     tally = window.tally
     return window.share() | {
         "requests_per_second": tally.answers / window.seconds,
-        "p50_ms": percentile(tally.latencies_seconds, 0.50) * 1000,
-        "p99_ms": percentile(tally.latencies_seconds, 0.99) * 1000,
+        **percentiles("", tally.latencies_seconds),
         "cpu_us_per_request": window.cpu_us_per(tally.answers),
     }
 
 
 async def burst(bench: Bench, target: Target) -> Numbers:
     """Streams as fast as the upstream can write them, one write per event."""
-    clients = await connect(target.port, CONNECTIONS, bench.new_client(plan=BURST))
+    new_client = bench.new_client(plan=BURST, target=target)
+    clients = await connect(target.port, CONNECTIONS, new_client)
     async with running(clients, stagger_seconds=0.0):
-        window = await _window(bench, target)
+        window = await window_of(bench, target)
     tally = window.tally
     return window.share() | {
         "events_per_second": tally.events / window.seconds,
@@ -77,37 +105,28 @@ async def burst(bench: Bench, target: Target) -> Numbers:
 
 async def paced(bench: Bench, target: Target) -> Numbers:
     """Streams at the pace of a model: time to the first event, and the worst pause."""
-    clients = await connect(target.port, PACED_STREAMS, bench.new_client(plan=PACED))
+    return await _paced(bench, target, PACED_STREAMS)
+
+
+async def paced_many(bench: Bench, target: Target) -> Numbers:
+    """Five times as many."""
+    return await _paced(bench, target, MANY_STREAMS)
+
+
+async def _paced(bench: Bench, target: Target, count: int) -> Numbers:
+    clients = await connect(target.port, count, bench.new_client(plan=PACED, target=target))
     stream_seconds = PACED.tokens * PACED.interval_seconds
     async with running(clients, stagger_seconds=stream_seconds):
-        window = await _window(bench, target)
+        window = await window_of(bench, target)
     tally = window.tally
+    sent_per_second = count / PACED.interval_seconds
     return window.share() | {
-        "ttft_p50_ms": percentile(tally.latencies_seconds, 0.50) * 1000,
-        "ttft_p99_ms": percentile(tally.latencies_seconds, 0.99) * 1000,
+        **percentiles("ttft_", tally.latencies_seconds),
         "worst_gap_ms": tally.worst_gap_seconds * 1000,
         "cpu_us_per_event": window.cpu_us_per(tally.events),
         "events_per_second": tally.events / window.seconds,
+        "kept_pace": tally.events / window.seconds / sent_per_second,
     }
-
-
-async def memory(bench: Bench, target: Target) -> Numbers:
-    """Resident bytes of the target for each stream that is open and nearly silent."""
-    before = target.rss_bytes()
-    clients = await connect(target.port, OPEN_STREAMS, bench.new_client(plan=IDLE))
-    try:
-        for client in clients:
-            client.ask()
-        await asyncio.sleep(_SETTLE_SECONDS)
-        after = target.rss_bytes()
-        silent = sum(1 for client in clients if not client.has_begun)
-        if silent:
-            bench.tally.faults["an open stream without its first event"] += silent
-    finally:
-        for client in clients:
-            client.cut()
-        await asyncio.sleep(_SETTLE_SECONDS)
-    return {"bytes_per_stream": (after - before) / OPEN_STREAMS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +136,29 @@ class Window:
     tally: Tally
     seconds: float
     target_cpu_seconds: float
+    disturbance: Numbers
 
     def cpu_us_per(self, count: int) -> float:
         return self.target_cpu_seconds * 1e6 / max(count, 1)
 
     def share(self) -> Numbers:
-        """How much of its core the target used."""
-        return {"target_core": self.target_cpu_seconds / self.seconds}
+        """How much of its core the target used, and others of ours; how much it rewrote."""
+        return self.disturbance | {
+            "target_core": self.target_cpu_seconds / self.seconds,
+            "rewritten": self.tally.rewritten / max(self.tally.answers, 1),
+        }
 
 
-async def _window(bench: Bench, target: Target) -> Window:
+async def window_of(bench: Bench, target: Target) -> Window:
     await asyncio.sleep(_WARM_UP_SECONDS)
+    watch = Watch(bench.cores)
     bench.tally.take()
     began, cpu = time.perf_counter(), target.cpu_seconds()
     await asyncio.sleep(bench.seconds)
     seconds = time.perf_counter() - began
     seen = bench.tally.take()
-    return Window(seen, seconds, target.cpu_seconds() - cpu)
+    used = target.cpu_seconds() - cpu
+    return Window(seen, seconds, used, watch.end(target_seconds=used))
 
 
 @asynccontextmanager
@@ -172,6 +197,12 @@ class _Vigil:
 
     def _watch(self) -> None:
         self._next = self._loop.call_soon(self._watch)
+
+
+def percentiles(prefix: str, seconds: list[float]) -> Numbers:
+    """Median and 99th percentile in ms; nothing of nothing, as that is no latency of zero."""
+    shares = {"p50": 0.50, "p99": 0.99} if seconds else {}
+    return {f"{prefix}{name}_ms": percentile(seconds, at) * 1000 for name, at in shares.items()}
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -1,123 +1,46 @@
-"""What a run found: medians, the table people read, and the same numbers as JSON."""
+"""The table people read on a terminal, and what its numbers hold for."""
 
 import os
 import platform
-from collections import Counter
+import shutil
+import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import httptools
-import orjson
 from rich.console import Console
 from rich.table import Table
 
 import gateway
-from tests.benchmarks import nginx, shapes
-from tests.benchmarks.measures import BURST, CONNECTIONS, OPEN_STREAMS, PACED_STREAMS, Numbers
+from tests.benchmarks import markdown, nginx, shapes
+from tests.benchmarks.footprint import OPEN_STREAMS
+from tests.benchmarks.goals import State, verdicts
+from tests.benchmarks.growth import KINDS
+from tests.benchmarks.measures import BURST, CONNECTIONS
+from tests.benchmarks.peers.catalogue import PEERS
 from tests.benchmarks.processes import Cores
-from tests.benchmarks.targets import DIRECT, GATEWAY, NGINX
+from tests.benchmarks.results import LINES, Results
+from tests.benchmarks.targets import GATEWAY, NGINX
 
-_BUSY: Final = 0.9
-_FULL_SPEED: Final = ("plain", "burst")
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the table. `is_added` lines are differences to the direct connection."""
-
-    measure: str
-    number: str
-    title: str
-    form: str
-    is_added: bool = False
-    has_direct: bool = True
+_WIDTH: Final = 160
+_STYLES: Final = {State.REACHED: "green", State.MISSED: "red", State.UNKNOWN: "dim"}
 
 
-LINES: Final = (
-    Line("plain", "requests_per_second", "whole answers: requests/s", ",.0f"),
-    Line("plain", "p50_ms", "  latency p50, ms", ".2f"),
-    Line("plain", "p99_ms", "  latency p99, ms", ".2f"),
-    Line("plain", "cpu_us_per_request", "  CPU per request, us", ".1f", has_direct=False),
-    Line("burst", "events_per_second", "streams at full speed: events/s", ",.0f"),
-    Line("burst", "cpu_us_per_event", "  CPU per event, us", ".1f", has_direct=False),
-    Line("burst", "events_per_read", "  events per read of the client", ".1f"),
-    Line("paced", "ttft_p50_ms", "paced streams: added TTFT p50, ms", ".2f", is_added=True),
-    Line("paced", "ttft_p99_ms", "  added TTFT p99, ms", ".2f", is_added=True),
-    Line("paced", "worst_gap_ms", "  worst gap (20 ms sent), ms", ".1f"),
-    Line("paced", "cpu_us_per_event", "  CPU per event, us", ".1f", has_direct=False),
-    Line("memory", "bytes_per_stream", "memory per open stream, bytes", ",.0f", has_direct=False),
-)
-
-
-@dataclass(slots=True)
-class Results:
-    """Every round's numbers by measure and target, in the order in which they were taken."""
-
-    rounds: dict[str, dict[str, list[Numbers]]] = field(default_factory=dict)
-    faults: Counter[str] = field(default_factory=Counter)
-
-    def add(self, measure: str, target: str, numbers: Numbers) -> None:
-        self.rounds.setdefault(measure, {}).setdefault(target, []).append(numbers)
-
-    def median(self, measure: str, target: str, number: str) -> float | None:
-        found = self.rounds.get(measure, {}).get(target, [])
-        values = [numbers[number] for numbers in found if number in numbers]
-        return median(values) if values else None
-
-    def shown(self, line: Line, target: str) -> float | None:
-        """A line's value; of an added one what the target adds to the direct connection."""
-        value = self.median(line.measure, target, line.number)
-        if not line.is_added or target == DIRECT:
-            return value
-        direct = self.median(line.measure, DIRECT, line.number)
-        return None if value is None or direct is None else value - direct
-
-    def limits(self) -> list[str]:
-        """Where a target that could have done more was not asked to."""
-        found = []
-        for measure in _FULL_SPEED:
-            for target in self.rounds.get(measure, {}):
-                share = self.median(measure, target, "target_core") or 0.0
-                if target != DIRECT and share < _BUSY:
-                    found.append(
-                        f"{measure}, {target}: its core was busy for {share:.0%} only; the load "
-                        "generator, its core at 100 %, or other work on this machine was the limit"
-                    )
-        return found
-
-    def as_json(self, facts: dict[str, str]) -> bytes:
-        document = {
-            "facts": facts,
-            "rounds": self.rounds,
-            "table": {
-                f"{line.measure}.{'added_' if line.is_added else ''}{line.number}": {
-                    target: self.shown(line, target) for target in self.rounds.get(line.measure, {})
-                }
-                for line in LINES
-                if line.measure in self.rounds
-            },
-            "limits": self.limits(),
-            "faults": dict(self.faults),
-        }
-        return orjson.dumps(document, option=orjson.OPT_INDENT_2)
-
-
-def facts(cores: Cores) -> dict[str, str]:
+def facts(cores: Cores, names: Sequence[str]) -> dict[str, str]:
     """What the numbers hold for."""
     binary = nginx.find_nginx()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "gateway": gateway.__version__,
+        "gateway": f"{gateway.__version__}{_commit()}",
         "python": platform.python_version(),
         "uvloop": version("uvloop"),
         "httptools": httptools.__version__,
         "uvicorn": version("uvicorn"),
         "nginx": nginx.version(binary) if binary else "not installed",
+        **{name: PEERS[name].home.version() or "?" for name in names if name in PEERS},
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.platform(terse=True)}",
         "pinned": f"target on core {cores.target}, load and upstream on core {cores.load}"
         if cores.target is not None
@@ -125,57 +48,110 @@ def facts(cores: Cores) -> dict[str, str]:
     }
 
 
-def show(results: Results, *, names: Sequence[str], facts: dict[str, str]) -> None:
+def show(results: Results) -> None:
     """Print everything."""
-    console = Console()
-    table = Table(title="The gateway with everything on, against no proxy and nginx (medians)")
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("gateway / nginx", justify="right")
-    for line in LINES:
-        if line.measure in results.rounds:
-            table.add_row(
-                line.title, *(_cell(results, line, n) for n in names), _ratio(results, line)
-            )
-    console.print(table)
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items()), style="dim")
-    console.print(_conditions(), style="dim")
-    for limit in results.limits():
-        console.print(limit, style="yellow")
+    console = _console()
+    names = results.targets()
+    if names:
+        console.print(_main_table(results, names))
+    if any(name in results.rounds for name in KINDS):
+        console.print(_growth_table(results))
+    console.print(_goals_table(results))
+    told = ", ".join(f"{name} {value}" for name, value in results.facts.items())
+    console.print(told, style="dim")
+    console.print(_conditions(results), style="dim")
+    for name, why in results.left_out.items():
+        console.print(f"left out: {name}: {why}", style="yellow", markup=False)
+    for words in [*results.limits(), *results.disturbances()]:
+        console.print(words, style="yellow", markup=False)
 
 
 def show_faults(results: Results) -> None:
     """What was wrong with answers, in a comparison too, where it is all that a report has."""
+    console = _console()
+    for measure, by_target in results.faults.items():
+        for target, found in by_target.items():
+            for words, count in found.items():
+                line = f"ERROR, {count} times in {measure}, {target}: {words}"
+                console.print(line, style="bold red", markup=False)
+
+
+def _console() -> Console:
+    # Into a file or a pipe the whole width: rich would cut the columns for 80.
     console = Console()
-    for fault, count in results.faults.most_common():
-        console.print(f"ERROR, {count} times: {fault}", style="bold red")
+    return console if console.is_terminal else Console(width=_WIDTH)
 
 
-def _cell(results: Results, line: Line, target: str) -> str:
-    value = results.shown(line, target)
-    if value is None or (target == DIRECT and not line.has_direct):
-        return "-"
-    text = format(value, line.form)
-    return f"({text})" if line.is_added and target == DIRECT else text
+def _main_table(results: Results, names: Sequence[str]) -> Table:
+    table = Table(title="The gateway with everything on, and others (medians of rounds in turns)")
+    table.add_column("")
+    for name in names:
+        table.add_column(name, justify="right")
+    bases = [name for name in (NGINX, *PEERS) if name in names][:2] if GATEWAY in names else []
+    for base in bases:
+        table.add_column(f"gateway / {base}", justify="right")
+    for line in LINES:
+        if line.measure in results.rounds:
+            cells = [markdown.cell(results, line, name) for name in names]
+            ratios = [markdown.ratio(results, line, base) for base in bases]
+            table.add_row(line.title, *cells, *ratios)
+    return table
 
 
-def _ratio(results: Results, line: Line) -> str:
-    if line.is_added:
-        return "-"  # A ratio of two differences near zero says nothing.
-    ours, theirs = results.shown(line, GATEWAY), results.shown(line, NGINX)
-    return f"{ours / theirs:.2f}" if ours is not None and theirs else "-"
+def _growth_table(results: Results) -> Table:
+    table = Table(title="What the gateway's size costs (whole answers; ratios of the same rounds)")
+    for title in ("", "requests/s", "of the smallest", "CPU each, us", "of the smallest", "MB"):
+        table.add_column(title, justify="right" if title else "left")
+    for name, kind in KINDS.items():
+        sizes = list(results.rounds.get(name, {}))
+        for size in sizes:
+            cells = []
+            for number, form in (("requests_per_second", ",.0f"), ("cpu_us_per_request", ".1f")):
+                value = results.median(name, size, number) or 0.0
+                share = results.ratio(name, number, size, sizes[0]) or 0.0
+                cells += [format(value, form), f"{share:.3f}"]
+            megabytes = (results.median(name, size, "rss_bytes") or 0.0) / 1e6
+            row = (kind.named(size), *cells, f"{megabytes:.0f}")
+            table.add_row(*row, end_section=size == sizes[-1])
+    return table
 
 
-def _conditions() -> str:
+def _goals_table(results: Results) -> Table:
+    table = Table(title="Targets")
+    for title in ("", "found", "verdict"):
+        table.add_column(title, justify="right" if title == "found" else "left")
+    for verdict in verdicts(results):
+        words = f"[{_STYLES[verdict.state]}]{verdict.state.value}[/]"
+        table.add_row(verdict.title, verdict.found, words)
+    return table
+
+
+def _conditions(results: Results) -> str:
     plain = len(shapes.script(BURST.tokens, has_usage=False).payload)
     counted = len(shapes.script(BURST.tokens, has_usage=True).payload)
+    rewritten = ", ".join(results.rewritten())
     return (
-        f"{CONNECTIONS} connections, {PACED_STREAMS} paced streams, {OPEN_STREAMS} open ones. "
-        "Every answer was compared byte by byte. The gateway asks the upstream for a token count "
-        f"in every event and takes it out again: it reads {counted / BURST.tokens:.0f} bytes per "
-        f"event where nginx reads {plain / BURST.tokens:.0f}. In brackets: direct, as it is."
+        f"{CONNECTIONS} connections, {OPEN_STREAMS} open streams. Every answer was verified byte "
+        f"by byte{f', of {rewritten} its meaning: other bytes' if rewritten else ''}. The gateway "
+        "asks the upstream for a token count in every event and takes it out again: it reads "
+        f"{counted / BURST.tokens:.0f} bytes per event where nginx reads "
+        f"{plain / BURST.tokens:.0f}. In brackets: direct, as it is. With !: wrong answers."
     )
+
+
+def _commit() -> str:
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    folder = Path(__file__).parent
+    said = subprocess.run(
+        [git, "describe", "--always", "--dirty=+"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f" ({said.stdout.strip()})" if said.returncode == 0 else ""
 
 
 def _processor() -> str:

@@ -1,7 +1,9 @@
 """The bytes of the benchmark: one request, and answers as vLLM 0.32 writes them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 import orjson
@@ -10,6 +12,7 @@ MODEL: Final = "bench-model"
 CHAT_PATH: Final = "/v1/chat/completions"
 CONTEXT_TOKENS: Final = 131_072
 PROMPT_TOKENS: Final = 57
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _HEAD: Final = (
     b'data: {"id":"chatcmpl-93ff1042a3ae3205","object":"chat.completion.chunk",'
@@ -43,7 +46,9 @@ class StreamScript:
     payload: bytes
 
 
-def request(*, host: str, key: str, is_stream: bool, tokens: int) -> bytes:
+def request(
+    *, host: str, key: str, is_stream: bool, tokens: int, headers: Mapping[str, str] = NO_HEADERS
+) -> bytes:
     """A small chat request, head and body in one piece."""
     document = {
         "model": MODEL,
@@ -59,9 +64,10 @@ def request(*, host: str, key: str, is_stream: bool, tokens: int) -> bytes:
         "temperature": 0.7,
     }
     body = orjson.dumps(document | {"stream": True} if is_stream else document)
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = (
         f"POST {CHAT_PATH} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\n"
-        f"content-type: application/json\r\nuser-agent: bench\r\n"
+        f"content-type: application/json\r\nuser-agent: bench\r\n{more}"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode("ascii") + body

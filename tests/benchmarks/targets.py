@@ -1,4 +1,4 @@
-"""What is measured: no proxy, nginx as a plain proxy, and this gateway with everything on."""
+"""What is measured: no proxy, a plain nginx, peers, and this gateway with everything on."""
 
 import asyncio
 import os
@@ -7,32 +7,45 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import httpx2
 
+from tests.benchmarks import shapes
 from tests.benchmarks.nginx import configuration, find_nginx
+from tests.benchmarks.peers.catalogue import PEERS
+from tests.benchmarks.peers.peer import Peer, Slot
 from tests.benchmarks.processes import Child, TargetFailed, child
 
 DIRECT: Final = "direct"
 NGINX: Final = "nginx"
 GATEWAY: Final = "gateway"
-TARGETS: Final = (DIRECT, NGINX, GATEWAY)
+# Ours come first and last, so that the table reads from the limit over the others to this one.
+TARGETS: Final = (DIRECT, NGINX, *PEERS, GATEWAY)
 
-KEY: Final = secrets.token_urlsafe(32)
+# Some peers insist on this beginning of a key.
+KEY: Final = f"sk-{secrets.token_urlsafe(32)}"
 _START_SECONDS: Final = 20.0
+_PEER_START_SECONDS: Final = 90.0
+_TRIAL_SECONDS: Final = 30.0
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Somewhere to send the load. `child` is None for the upstream itself."""
+    """Somewhere to send the load. `child` is None for the upstream itself.
+
+    `headers` are what a request needs besides its key. Of a peer the meaning of an answer has to
+    be right, of the others each byte.
+    """
 
     name: str
     port: int
     child: Child | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_peer: bool = False
 
     def cpu_seconds(self) -> float:
         return self.child.cpu_seconds() if self.child else 0.0
@@ -40,24 +53,57 @@ class Target:
     def rss_bytes(self) -> int:
         return self.child.rss_bytes() if self.child else 0
 
+    async def rest(self) -> None:
+        """Until it has ended what it was asked for."""
+        if self.child:
+            await self.child.rest()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What runs, and why a peer does not."""
+
+    targets: list[Target]
+    left_out: dict[str, str]
+
 
 @asynccontextmanager
 async def open_targets(
     names: list[str], *, upstream_port: int, folder: Path, core: int | None
-) -> AsyncIterator[list[Target]]:
-    """Start what was asked for. Raises TargetFailed."""
-    async with AsyncExitStack() as opened:
-        targets = []
+) -> AsyncIterator[Opened]:
+    """Start what was asked for. Raises TargetFailed, but not for peers: they are left out."""
+    async with AsyncExitStack() as stack:
+        opened = Opened([], {})
         for name in names:
             home = folder / name
             home.mkdir()
-            target = Target(DIRECT, upstream_port)
-            if name == NGINX:
-                target = await opened.enter_async_context(_nginx(upstream_port, home, core))
+            if name == DIRECT:
+                opened.targets.append(Target(DIRECT, upstream_port))
+            elif name == NGINX:
+                target = await stack.enter_async_context(_nginx(upstream_port, home, core))
+                opened.targets.append(target)
             elif name == GATEWAY:
-                target = await opened.enter_async_context(open_gateway(upstream_port, home, core))
-            targets.append(target)
-        yield targets
+                target = await stack.enter_async_context(open_gateway(upstream_port, home, core))
+                opened.targets.append(target)
+            else:
+                await _join(PEERS[name], stack, opened, upstream_port, home, core)
+        yield opened
+
+
+async def _join(
+    peer: Peer,
+    stack: AsyncExitStack,
+    opened: Opened,
+    upstream_port: int,
+    home: Path,
+    core: int | None,
+) -> None:
+    try:
+        target = await stack.enter_async_context(_peer(peer, upstream_port, home, core))
+    except TargetFailed as fault:
+        opened.left_out[peer.name] = str(fault)
+    else:
+        opened.targets.append(target)
 
 
 @asynccontextmanager
@@ -93,6 +139,36 @@ async def _nginx(upstream_port: int, home: Path, core: int | None) -> AsyncItera
         yield Target(NGINX, port, process)
 
 
+@asynccontextmanager
+async def _peer(
+    peer: Peer, upstream_port: int, home: Path, core: int | None
+) -> AsyncIterator[Target]:
+    slot = Slot(_free_port(), _free_port(), upstream_port, KEY, home)
+    launch = peer.launch(slot)
+    env = {"PATH": os.environ.get("PATH", ""), "HOME": str(home), **launch.environment}
+    with child(launch.command, env=env, cwd=home, core=core, is_ours=False) as process:
+        await _answering(process, slot.port, launch.ready_path, seconds=_PEER_START_SECONDS)
+        await _try(slot.port, launch.headers)
+        yield Target(peer.name, slot.port, process, launch.headers, is_peer=True)
+
+
+async def _try(port: int, headers: Mapping[str, str]) -> None:
+    """One whole answer and one stream: what fails alone need not be measured."""
+    asked = {"model": shapes.MODEL, "messages": [{"role": "user", "content": "Are you there?"}]}
+    auth = {"authorization": f"Bearer {KEY}", **headers}
+    url = f"http://127.0.0.1:{port}{shapes.CHAT_PATH}"
+    async with httpx2.AsyncClient(trust_env=False, timeout=_TRIAL_SECONDS) as client:
+        for is_stream in (False, True):
+            try:
+                answer = await client.post(url, json=asked | {"stream": is_stream}, headers=auth)
+            except httpx2.HTTPError as error:
+                raise TargetFailed(f"no answer on trial: {error!r}") from None
+            if answer.status_code != 200:
+                kind = "a stream" if is_stream else "a whole answer"
+                words = answer.text[:300]
+                raise TargetFailed(f"asked for {kind} it said {answer.status_code}: {words}")
+
+
 def _gateway_environment(*, port: int, upstream_port: int, folder: Path) -> dict[str, str]:
     """Every feature on; limits computed for each request and never reached."""
     return {
@@ -118,15 +194,17 @@ def _free_port() -> int:
         return port
 
 
-async def _answering(process: Child, port: int, path: str) -> None:
+async def _answering(
+    process: Child, port: int, path: str, *, seconds: float = _START_SECONDS
+) -> None:
     try:
-        async with asyncio.timeout(_START_SECONDS), httpx2.AsyncClient(trust_env=False) as client:
+        async with asyncio.timeout(seconds), httpx2.AsyncClient(trust_env=False) as client:
             while not await _is_answered(client, f"http://127.0.0.1:{port}{path}"):
                 if not process.is_running:
                     raise TargetFailed(f"it ended at once:\n{process.last_words()}")
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise TargetFailed(f"no answer in {_START_SECONDS:g} s: {process.last_words()}") from None
+        raise TargetFailed(f"no answer in {seconds:g} s: {process.last_words()}") from None
 
 
 async def _is_answered(client: httpx2.AsyncClient, url: str) -> bool:
