@@ -50,11 +50,17 @@ GROWTH: Final = "growth"
 _OPEN_FILES: Final = 16_384
 
 
+class NotARun(Exception):
+    """The file to read has no run in it."""
+
+
 def main() -> int:
     """Exit code 0 if every answer was right, 1 if any of ours was wrong or a target failed."""
     options = _options()
-    results = _read(options.read) if options.read else _measured(options)
-    if results is None:
+    try:
+        results = _read(options.read) if options.read else _measured(options)
+    except NotARun as fault:
+        _say(str(fault))
         return 1
     if results.rounds:
         report.show(results)
@@ -94,15 +100,16 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _read(file: Path) -> Results | None:
+def _read(file: Path) -> Results:
+    """Raises NotARun."""
     try:
         return Results.from_json(file.read_bytes())
     except (OSError, ValueError, LookupError) as fault:
-        _say(f"{file} is not what --json writes: {fault!r}")
-        return None
+        raise NotARun(f"{file} is not what --json writes: {fault!r}") from None
 
 
-def _measured(options: argparse.Namespace) -> Results | None:
+def _measured(options: argparse.Namespace) -> Results:
+    """What there is when something of ours fails is not lost; then it says so."""
     cores = Cores.choose()
     if cores.target is None:
         _say("warning: fewer than two cores, so nothing is pinned and the sides disturb each other")
@@ -110,18 +117,17 @@ def _measured(options: argparse.Namespace) -> Results | None:
     _raise_open_files()
     pin(cores.load)
     gc.disable()
+    results = Results(facts=report.facts(cores, names))
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder:
         try:
-            results = uvloop.run(_run(options, names, folder=Path(folder), cores=cores))
+            uvloop.run(_run(options, names, results, folder=Path(folder), cores=cores))
         except TargetFailed as fault:
-            _say(str(fault))
-            return None
-    results.facts = report.facts(cores, names)
+            _leave_out(results, "the rest", str(fault))
     return results
 
 
 def _installed(asked: list[str] | None) -> list[str]:
-    """Those that can be started. A peer that is not installed is told of only if it was named."""
+    """Those that can be started."""
     found = []
     for name in asked or TARGETS:
         if name == NGINX and nginx.find_nginx() is None:
@@ -134,9 +140,13 @@ def _installed(asked: list[str] | None) -> list[str]:
 
 
 async def _run(
-    options: argparse.Namespace, names: list[str], *, folder: Path, cores: Cores
-) -> Results:
-    results = Results()
+    options: argparse.Namespace,
+    names: list[str],
+    results: Results,
+    *,
+    folder: Path,
+    cores: Cores,
+) -> None:
     wanted = [name for name in MEASURES if name in options.only]
     async with Upstream() as upstream:
         bench = Bench(upstream, Tally(), options.seconds, cores)
@@ -149,7 +159,6 @@ async def _run(
                 for name in together:
                     await _take_turns(name, bench, targets, options.rounds, results)
         await _compare(options, bench, folder=folder, results=results)
-    return results
 
 
 @asynccontextmanager
@@ -215,6 +224,9 @@ def _leave_out(results: Results, name: str, why: str) -> None:
 
 def _write(results: Results, options: argparse.Namespace) -> int:
     """To whatever files were asked for; 1 if README.md does not take it."""
+    for file in (options.json, options.markdown):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
     if options.json is not None:
         found = {each.title: f"{each.found}: {each.state.value}" for each in verdicts(results)}
         options.json.write_bytes(results.as_json(found))

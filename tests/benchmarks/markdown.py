@@ -133,7 +133,10 @@ def _conditions(results: Results, names: Sequence[str]) -> str:
         )
     else:
         sentences.append("Every answer was verified byte by byte.")
-    sentences += [f"Left out: {name}, {why}." for name, why in results.left_out.items()]
+    sentences.append("Memory was measured once, in processes that did nothing else.")
+    if results.left_out:
+        # Why is in the report: it may quote a log, with paths that are nobody's business.
+        sentences.append(f"Left out, as it could not be measured: {', '.join(results.left_out)}.")
     if any(results.faults.values()):
         sentences.append("A figure with ! had wrong or missing answers.")
     sentences += [f"{words[0].upper()}{words[1:]}." for words in results.disturbances()]
