@@ -19,6 +19,7 @@ from tests.benchmarks import (
     measures,
     nginx,
     report,
+    shapes,
     telemetry,
     tracing,
 )
@@ -167,6 +168,8 @@ async def _opened(
 ) -> AsyncIterator[list[Target]]:
     """Those of them that run; who could not be started once is not tried again."""
     folder.mkdir(exist_ok=True)
+    # A peer is tried with a stream: not one of the last measure's, which may take a minute.
+    bench.upstream.plan = shapes.StreamPlan(tokens=1)
     wanted = [name for name in names if name not in results.left_out]
     port, core = bench.upstream.port, bench.cores.target
     async with open_targets(wanted, upstream_port=port, folder=folder, core=core) as opened:

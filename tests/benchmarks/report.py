@@ -135,7 +135,8 @@ def _conditions(results: Results) -> str:
         f"by byte{f', of {rewritten} its meaning: other bytes' if rewritten else ''}. The gateway "
         "asks the upstream for a token count in every event and takes it out again: it reads "
         f"{counted / BURST.tokens:.0f} bytes per event where nginx reads "
-        f"{plain / BURST.tokens:.0f}. In brackets: direct, as it is. With !: wrong answers."
+        f"{plain / BURST.tokens:.0f}. In brackets: direct, as it is. With !: wrong or missing "
+        "answers."
     )
 
 
