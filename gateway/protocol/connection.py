@@ -81,7 +81,7 @@ class GatewayProtocol(asyncio.Protocol):
         self._read_bytes = 0
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._refusal = RequestRefused(400, "The request is not valid HTTP/1.1.")
+        self._refusal: RequestRefused | None = None
 
     # Called by the event loop.
 
@@ -104,7 +104,7 @@ class GatewayProtocol(asyncio.Protocol):
             # No other protocol is spoken here, and the parser has lost what came behind the head.
             self._last_read.keep_alive = False
         except httptools.HttpParserError:
-            self._refuse(self._refusal)
+            self._refuse(self._refusal or RequestRefused(400, "The request is not valid HTTP/1.1."))
             return
         if self._phase is not before or self._has_begun:
             self._enter(self._phase)
@@ -236,6 +236,7 @@ class GatewayProtocol(asyncio.Protocol):
             else:
                 self._idle = self._loop.create_future()
                 await self._idle
+        self._cycle = None  # It holds this object, as this task does.
         self._task = None
 
     def _wake(self) -> None:

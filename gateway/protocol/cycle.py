@@ -123,6 +123,9 @@ class GatewayCycle:
             _LOGGER.critical("exception in the application", exc_info=fault)
         finally:
             self._on_departure = None
+            # The scope holds a method of ours and we hold the scope: a circle per request, which
+            # only the garbage collector would find.
+            self.scope = {}
             if not self.response_complete and not self.disconnected:
                 self._line.transport.write(self._head or b"")
                 self._line.transport.close()
