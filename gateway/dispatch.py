@@ -156,6 +156,7 @@ class Dispatcher:
             clock=self._clock,
         ) as asking:
             answer = await self._ask(lease, call, call.operation.path, body, exchange)
+            del body  # It is on its way, and its answer may last for minutes.
             with closing(answer):
                 await self._pass_on(answer, call, meter, exchange, audience, lease, asking)
 

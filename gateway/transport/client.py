@@ -30,8 +30,8 @@ class _Answer:
     __slots__ = (
         "_client",
         "_connection",
-        "_headers",
         "_is_open",
+        "_retry_after",
         "content_type",
         "read",
         "read_chunk",
@@ -42,15 +42,16 @@ class _Answer:
         self._connection = connection
         self._client = client
         self._is_open = True
-        self._headers = connection.headers
+        headers = connection.take_headers()
         self.status = connection.status
-        self.content_type = connection.headers.get(b"content-type", b"")
+        self.content_type = headers.get(b"content-type", b"")
+        self._retry_after = headers.get(b"retry-after")
         self.read_chunk = connection.read_chunk
         self.read = connection.read
 
     @property
     def retry_after_seconds(self) -> float | None:
-        value = self._headers.get(b"retry-after")
+        value = self._retry_after
         try:
             seconds = float(value) if value is not None else None
         except ValueError:

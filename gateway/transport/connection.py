@@ -119,6 +119,11 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
             raise
 
+    def take_headers(self) -> dict[bytes, bytes]:
+        """The answer's headers; they are not kept for as long as its body lasts."""
+        headers, self.headers = self.headers, {}
+        return headers
+
     async def read_chunk(self) -> bytes:
         """See UpstreamAnswer."""
         while not self._chunks:

@@ -47,9 +47,12 @@ def parse_object(body: bytes) -> StrictObject:
 
     _require_depth(fields, body)
     canonical = orjson.dumps(fields)
-    if canonical != body and not _lost_nothing(body, canonical):
+    if canonical == body:
+        return StrictObject(fields, body)
+    if not _lost_nothing(body, canonical):
         _require_exactness(body)
-    return StrictObject(fields, canonical)
+    # What orjson returns holds kilobytes that it does not use, for as long as the call lasts.
+    return StrictObject(fields, bytes(memoryview(canonical)))
 
 
 def _invalid(message: str) -> InvalidRequest:
