@@ -83,7 +83,6 @@ class Application:
         self._dialects = Dialects(
             openai=OpenAIDialect(settings.dialect), anthropic=AnthropicDialect(settings.dialect)
         )
-        self._gate = AdmissionGate(settings.admission, clock=clock)
         largest = settings.inference.max_body_bytes
         self._bodies = BodyMemory(max_bytes=largest and LARGEST_AT_ONCE * largest)
         self._metrics = Metrics(settings.metrics)
@@ -98,6 +97,7 @@ class Application:
         self._build_quota()
         self._build_keys()
         self._build_upstreams()
+        self._gate = AdmissionGate(settings.admission, clock=clock, rooms=self._pool)
         self._limit_headers = LimitHeaders(ledger=self._ledger, clock=clock)
         show_parts(
             self._metrics,

@@ -75,15 +75,16 @@ class Dispatcher:
 
     async def __call__(self, call: InferenceCall, exchange: Exchange, client: Client) -> None:
         """Answer the call. Raises GatewayError for everything that is not a model's answer."""
-        model = self._resolve(call, exchange.caller)
+        caller = exchange.caller
+        model = self._resolve(call, caller)
         exchange.model = model.name
         exchange.is_stream = call.is_stream
         exchange.choices = call.choices
         demand = await self._demand(call, model, exchange)
 
         async with (
-            self._ledger.reserve(exchange.caller, demand) as reservation,
-            self._gate.admit() as waited_seconds,
+            self._ledger.reserve(caller, demand) as reservation,
+            self._gate.admit(caller.key_id, (model.name, call.operation)) as waited_seconds,
         ):
             exchange.queue_seconds += waited_seconds
             exchange.was_sent = False  # To count a prompt is not yet to ask.
@@ -256,7 +257,8 @@ class Dispatcher:
         bodies = call.tokenize_bodies(model=model.name)
         if not bodies:
             return call.prompt.ceiling
-        async with self._gate.admit() as waited_seconds:
+        line = (model.name, Operation.TOKENIZE)
+        async with self._gate.admit(exchange.caller.key_id, line) as waited_seconds:
             exchange.queue_seconds = waited_seconds
             exchange.was_counted = True
             try:

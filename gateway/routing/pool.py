@@ -1,5 +1,6 @@
 """The set of upstreams: who serves what, and a lease on one that can be asked."""
 
+import math
 from collections.abc import Collection, Iterable
 
 from gateway.errors import Overloaded, UpstreamUnavailable
@@ -19,7 +20,7 @@ class UpstreamPool:
     """Membership, and who may be asked now.
 
     What follows from membership, health and models is worked out when one of them has changed:
-    a call only looks it up.
+    a call only looks it up. `is_bounded` says whether any upstream has a max_in_flight.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class UpstreamPool:
         self._aliases = aliases
         for upstream in self.upstreams:
             upstream.on_change = self.forget_choices
+        self.is_bounded = any(not math.isinf(u.in_flight_max) for u in self.upstreams)
         self.forget_choices()
 
     def forget_choices(self) -> None:
@@ -63,15 +65,20 @@ class UpstreamPool:
 
     def replicas(self, demand: RoutingDemand) -> Replicas:
         """Who serves this, well or not."""
-        key = demand[:2]
-        replicas = self._replicas.get(key)
-        if replicas is None:
-            model, operation = key
-            replicas = replicas_of(
-                u for u in self.upstreams if model in u.models and operation in u.accepts
-            )
-            self._replicas[key] = replicas
-        return replicas
+        return self._serving(demand[:2])
+
+    def has_room(self, line: tuple[str, Operation], *, promised: int) -> bool:
+        """Whether one call more would find a replica with a free slot, `promised` of which are
+        spoken for: no, where all that could be asked are at their max_in_flight.
+
+        Those that are not well do not count while one that is well can be asked: waiting for that
+        one is better. Where none can be asked, waiting is of no use: the lease will say why.
+        """
+        for tier in self._serving(line).tiers:
+            asked = [upstream for upstream in tier.upstreams if upstream.breaker.permits]
+            if asked:
+                return sum(max(0, u.in_flight_max - u.in_flight) for u in asked) > promised
+        return True
 
     def choose(self, demand: RoutingDemand, besides: Collection[Upstream] = ()) -> Upstream | None:
         """Who would be asked now; None: nobody can be."""
@@ -86,12 +93,23 @@ class UpstreamPool:
 
         Raises UpstreamUnavailable when there is none, or when every breaker is open; then with
         the time until the first of them lets a probe pass. Raises Overloaded when all that could
-        be asked are full: each is at its max_in_flight, and their queue is the gateway's own.
+        be asked are full: that is a call that goes on to another replica, since a call waits at
+        the gate for the first (see has_room).
         """
         upstream = self.choose(demand, besides)
         if upstream is None:
             raise self._nobody(demand, besides)
         return Lease(upstream, upstream.breaker.acquire())
+
+    def _serving(self, line: tuple[str, Operation]) -> Replicas:
+        replicas = self._replicas.get(line)
+        if replicas is None:
+            model, operation = line
+            replicas = replicas_of(
+                u for u in self.upstreams if model in u.models and operation in u.accepts
+            )
+            self._replicas[line] = replicas
+        return replicas
 
     def _nobody(
         self, demand: RoutingDemand, besides: Collection[Upstream]

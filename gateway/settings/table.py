@@ -63,7 +63,7 @@ TABLE: Final = (
     Setting("MAX_BODY_BYTES", "33554432", parse.off_or(parse.count), "Largest request body, or `off`."),
     Setting("MAX_ANSWER_BYTES", "33554432", parse.count, "Largest answer that is not streamed."),
     Setting("MAX_IN_FLIGHT", "256", parse.off_or(parse.count), "Requests being answered at the same time by this gateway, or `off`."),
-    Setting("MAX_QUEUED", "64", parse.whole, "Requests waiting for a place beyond that."),
+    Setting("MAX_QUEUED", "64", parse.whole, "Requests waiting for a place beyond that, or for a replica that is not full."),
     Setting("QUEUE_TIMEOUT_SECONDS", "5", parse.seconds, "The longest wait for a place."),
     Setting("HEALTH_INTERVAL_SECONDS", "5", parse.seconds, "How often a healthy upstream is looked at; an unhealthy one every second."),
     Setting("DRAIN_SECONDS", "30", parse.seconds_or_zero, "After SIGTERM: time for running answers to end."),

@@ -9,7 +9,7 @@ import pytest
 from gateway.breaker import BreakerConfig, BreakerState, CircuitBreaker
 from gateway.dispatch import DispatchConfig
 from gateway.errors import Overloaded, QuotaExceeded
-from gateway.exchange import PromptSize
+from gateway.exchange import Operation, PromptSize
 from tests.fakes.call import FakeCall
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import (
@@ -164,7 +164,7 @@ async def test_the_count_takes_a_place_in_flight() -> None:
 async def test_a_full_gateway_counts_nothing() -> None:
     async with bench_of([STREAM], principal=key(100)) as bench, AsyncExitStack() as places:
         for _ in range(8):
-            await places.enter_async_context(bench.gate.admit())
+            await places.enter_async_context(bench.gate.admit("other", ("m", Operation.CHAT)))
         exchange = await bench.fails(VAGUE, Overloaded)
         assert bench.bodies == [[]]
         assert not exchange.was_counted

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from scripts.simulator.config import SimulatorConfig
+from scripts.simulator.faults import Fault, FaultKind
 from scripts.simulator.simulator import Simulator
 from tests.harness.callers import UNLIMITED
 from tests.harness.commands import run_gateway
@@ -209,20 +210,66 @@ async def test_calls_are_shared_by_weight(tmp_path: Path) -> None:
     assert [chats(simulator) for simulator in simulators] == [10, 30]
 
 
-async def test_a_full_upstream_is_stepped_over_and_a_full_pool_says_when_to_come_back(
-    tmp_path: Path,
-) -> None:
-    slow = SimulatorConfig(ttft_seconds=1.0)
+async def test_calls_to_full_replicas_wait_and_are_answered(tmp_path: Path) -> None:
+    slow = SimulatorConfig(ttft_seconds=0.3)
     bound = "max_in_flight = 2"
     async with replicas(tmp_path, bound, bound, pace=slow) as (gateway, simulators):
-        answers = await asyncio.gather(*(gateway.client.post(CHAT, json=chat()) for _ in range(6)))
-        most = [chats(simulator) for simulator in simulators]
+        calls = [asyncio.create_task(gateway.client.post(CHAT, json=chat())) for _ in range(10)]
+        most = [0, 0]
+        async with asyncio.timeout(60):
+            while not all(call.done() for call in calls):
+                running = [simulator.state.running for simulator in simulators]
+                most = [max(pair) for pair in zip(most, running, strict=True)]
+                await asyncio.sleep(0.01)
+        statuses = [(await call).status_code for call in calls]
+
+    assert statuses == [200] * 10
+    assert most == [2, 2]
+
+
+async def test_a_full_model_with_a_full_queue_says_when_to_come_back(tmp_path: Path) -> None:
+    slow = SimulatorConfig(ttft_seconds=1.0)
+    bound = "max_in_flight = 2"
+    async with replicas(tmp_path, bound, bound, pace=slow, MAX_QUEUED="3") as (
+        gateway,
+        simulators,
+    ):
+        answers = await asyncio.gather(*(gateway.client.post(CHAT, json=chat()) for _ in range(9)))
+        asked = sum(chats(simulator) for simulator in simulators)
         refused = [answer for answer in answers if answer.status_code == 503]
 
-    assert Counter(answer.status_code for answer in answers) == {200: 4, 503: 2}
-    assert most == [2, 2]
+    assert Counter(answer.status_code for answer in answers) == {200: 7, 503: 2}
+    assert asked == 7
     assert {answer.json()["error"]["code"] for answer in refused} == {"server_is_overloaded"}
+    assert all("Every replica of this model" in answer.text for answer in refused)
     assert all("retry-after" in answer.headers for answer in refused)
+
+
+async def test_calls_to_a_full_model_hold_up_no_other_model(tmp_path: Path) -> None:
+    async with (
+        Simulator(GENERATES) as generator,
+        Simulator(EMBEDS) as embedder,
+    ):
+        text = toml(
+            f'name = "gen"\nurl = "{generator.url}"\nmax_in_flight = 1',
+            f'name = "emb"\nurl = "{embedder.url}"\nmax_in_flight = 1',
+        )
+        limits = {"MAX_IN_FLIGHT": "4", "MAX_QUEUED": "8", "QUEUE_TIMEOUT_SECONDS": "30"}
+        async with behind(tmp_path, text, **limits) as gateway:
+            generator.arm(Fault(FaultKind.STALLED))
+            body = chat(model="gen")
+            stuck = [asyncio.create_task(gateway.client.post(CHAT, json=body)) for _ in range(6)]
+            async with asyncio.timeout(20):
+                while await gateway.metric("gateway_queue_depth") < 5:
+                    await asyncio.sleep(0.02)
+            vectors = [await gateway.client.post(EMBEDDINGS, json=embedding()) for _ in range(5)]
+            waiting = await gateway.metric("gateway_queue_depth")
+            generator.disarm()
+            statuses = [(await call).status_code for call in stuck]
+
+    assert [answer.status_code for answer in vectors] == [200] * 5
+    assert waiting == 5
+    assert statuses == [200] * 6
 
 
 async def test_a_session_stays_with_its_replica_and_sessions_spread(tmp_path: Path) -> None:

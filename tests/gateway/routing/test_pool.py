@@ -233,6 +233,58 @@ def test_an_upstream_already_tried_is_not_asked_again(clock: FakeClock) -> None:
         pool.lease(chat_with(), besides={first, second})
 
 
+def bounded(name: str, most: int, clock: FakeClock) -> Upstream:
+    definition = UpstreamDefinition(name=name, url=f"http://{name}", max_in_flight=most)
+    return upstream_of(name, clock=clock, definition=definition)
+
+
+CHATS = chat_with()[:2]
+
+
+def test_there_is_room_until_every_replica_has_what_it_may_take(clock: FakeClock) -> None:
+    pool = pool_of(bounded("a", 1, clock), bounded("b", 1, clock))
+    assert pool.is_bounded
+    assert pool.has_room(CHATS, promised=1)
+    with pool.lease(chat_with()):
+        assert pool.has_room(CHATS, promised=0)
+        assert not pool.has_room(CHATS, promised=1)
+        with pool.lease(chat_with()):
+            assert not pool.has_room(CHATS, promised=0)
+    assert pool.has_room(CHATS, promised=0)
+
+
+def test_without_a_bound_there_is_always_room(clock: FakeClock) -> None:
+    pool = pool_of(upstream_of("a", clock=clock))
+    assert not pool.is_bounded
+    assert pool_of(bounded("a", 1, clock), upstream_of("b", clock=clock)).has_room(
+        CHATS, promised=1000
+    )
+
+
+def test_a_slot_whose_circuit_is_open_is_no_room(clock: FakeClock) -> None:
+    failing, busy = bounded("a", 5, clock), bounded("b", 1, clock)
+    pool = pool_of(failing, busy)
+    failed(failing)
+    with pool.lease(chat_with()):
+        assert not pool.has_room(CHATS, promised=0)
+
+
+def test_waiting_for_who_is_well_is_better_than_asking_who_is_not(clock: FakeClock) -> None:
+    busy, ill = bounded("a", 1, clock), bounded("b", 5, clock)
+    ill.learn(unwell())
+    pool = pool_of(busy, ill)
+    with pool.lease(chat_with()):
+        assert not pool.has_room(CHATS, promised=0)
+
+
+def test_where_nobody_can_be_asked_waiting_is_of_no_use(clock: FakeClock) -> None:
+    failing = bounded("a", 5, clock)
+    pool = pool_of(failing)
+    failed(failing)
+    assert pool.has_room(CHATS, promised=0)
+    assert pool.has_room(("nothing", Operation.CHAT), promised=0)
+
+
 def failed(upstream: Upstream) -> None:
     with pool_of(upstream).lease(chat_with()) as lease:
         lease.fail()

