@@ -17,6 +17,7 @@ from gateway.errors import Overloaded
 
 FULL_GATEWAY = "The gateway is full"
 FULL_MODEL = "Every replica of this model has as many calls as it may take"
+FULL_SHARE = "The gateway is full, and this key has its share of the queue"
 
 _SHORTEST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 10.0
@@ -162,7 +163,13 @@ class AdmissionGate:
             self._promised[line] = promised - 1
 
     def _make_room_for(self, key: str, line: Line, *, what_is_full: str) -> None:
-        """Raises Overloaded unless this key may wait for a place in this line."""
+        """Raises Overloaded unless this key may wait for a place in this line.
+
+        Up to its share of all that run and may wait a key is let in, at the cost of the greediest
+        if there is no room. Beyond that it takes at most half as much of the queue as it leaves
+        free (the dynamic thresholds of Choudhury and Hahne), so that who comes next seldom finds it
+        full: who has to give way has waited for nothing.
+        """
         config, queue = self._config, self._queue
         if not config.max_queued:
             raise self._overloaded(what_is_full, line)
@@ -176,12 +183,21 @@ class AdmissionGate:
                 f" QUEUE_TIMEOUT_SECONDS={config.queue_timeout_seconds:g}",
                 line,
             )
-        if queue.size < config.max_queued:
+        calls, waiting = queue.calls_of(key) + 1, queue.waits_of(key) + 1
+        free = config.max_queued - queue.size
+        if calls > self._share_of(key) and 2 * waiting > free + 1:
+            raise self._overloaded(FULL_SHARE if free else what_is_full, line)
+        if free:
             return
-        place = queue.take_greediest(beyond=queue.has_of(key) + 1)
+        place = queue.take_greediest(beyond=calls)
         if place is None:
             raise self._overloaded(what_is_full, line)
         self._end(place, Verdict.GAVE_WAY)
+
+    def _share_of(self, key: str) -> float:
+        """An even part of what runs and may wait, for the keys that have something running."""
+        keys = len(self._running) + (key not in self._running)
+        return (self._in_flight + self._config.max_queued) / keys
 
     def _end(self, place: Place, verdict: Verdict) -> None:
         if not place.verdict.done():

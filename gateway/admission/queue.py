@@ -60,6 +60,10 @@ class FairQueue:
         queue = self._lines.get(line)
         return queue.size if queue else 0
 
+    def waits_of(self, key: str) -> int:
+        party = self._parties.get(key)
+        return len(party.places) if party else 0
+
     def turns_before(self, key: str, line: Line) -> int:
         """At most so many of a line are served before one more call of this key would be, as long
         as its keys have equally many running and nobody else comes."""
@@ -138,10 +142,9 @@ class FairQueue:
         self.remove(place)
         return place
 
-    def has_of(self, key: str) -> int:
+    def calls_of(self, key: str) -> int:
         """How many calls of this key there are, running and waiting."""
-        party = self._parties.get(key)
-        return self._running(key) + (len(party.places) if party else 0)
+        return self._running(key) + self.waits_of(key)
 
     def _rank(self, key: str, party: _Party) -> None:
         running = self._running(key)

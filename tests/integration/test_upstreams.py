@@ -1,9 +1,6 @@
 """Several upstreams: the classic pair, kinds, weights, bounds, sessions, and one killed in use."""
 
 import asyncio
-import os
-import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +17,7 @@ from scripts.simulator.simulator import Simulator
 from tests.harness.callers import UNLIMITED
 from tests.harness.commands import run_gateway
 from tests.harness.gateway import GatewayProcess, chat, free_port
+from tests.harness.simulator import SimulatorProcess
 
 CHAT = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -296,42 +294,6 @@ async def test_a_session_stays_with_its_replica_and_sessions_spread(tmp_path: Pa
 
 
 # One of two replicas killed under load
-
-
-class SimulatorProcess:
-    """`python -m scripts.simulator` as a process that can be killed."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._arguments = arguments
-
-    async def __aenter__(self) -> "SimulatorProcess":
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "scripts.simulator", "--port", str(self.port)),
-            *self._arguments,
-            env={"PATH": os.environ["PATH"]},
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        async with asyncio.timeout(20), httpx2.AsyncClient(trust_env=False) as client:
-            while not await self._answers(client):
-                await asyncio.sleep(0.05)
-        return self
-
-    async def __aexit__(self, *_exception: object) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-
-    async def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
-
-    async def _answers(self, client: httpx2.AsyncClient) -> bool:
-        try:
-            return (await client.get(f"{self.url}/health")).status_code == 200
-        except httpx2.TransportError:
-            return False
 
 
 @dataclass(slots=True)

@@ -96,6 +96,26 @@ async def test_within_a_key_it_is_first_come_first_served() -> None:
         assert [is_admitted(p) for p in places] == [True] * served + [False] * (3 - served)
 
 
+async def test_a_key_that_is_alone_may_fill_the_queue() -> None:
+    gate = gate_of(max_in_flight=2, max_queued=6)
+    assert len(calls(gate, "k", 8)) == 6
+
+
+async def test_beyond_its_share_a_key_leaves_twice_as_much_of_the_queue_as_it_takes() -> None:
+    gate = gate_of(max_in_flight=2, max_queued=6)
+    calls(gate, "quiet", 1)
+    calls(gate, "greedy", 4)
+    with pytest.raises(Overloaded, match=r"its share of the queue: .* 3 are waiting"):
+        gate.take("greedy", CHAT)
+    assert len(calls(gate, "quiet", 2)) == 2
+
+
+async def test_within_its_share_a_key_may_take_all_that_is_left_of_the_queue() -> None:
+    gate = gate_of(max_in_flight=6, max_queued=6)
+    calls(gate, "greedy", 9)
+    assert len(calls(gate, "modest", 3)) == 3
+
+
 async def test_in_a_full_queue_the_newest_of_the_greediest_gives_way() -> None:
     gate = gate_of(max_in_flight=2, max_queued=3)
     greedy = calls(gate, "greedy", 5)

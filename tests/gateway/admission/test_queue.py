@@ -45,13 +45,13 @@ class PlainQueue:
         return best
 
     def take_greediest(self, beyond: int) -> Place | None:
-        best = max(self.waiting, key=lambda p: (self.has_of(p.key), p.number), default=None)
-        if best is None or self.has_of(best.key) <= beyond:
+        best = max(self.waiting, key=lambda p: (self.calls_of(p.key), p.number), default=None)
+        if best is None or self.calls_of(best.key) <= beyond:
             return None
         self.waiting.remove(best)
         return best
 
-    def has_of(self, key: str) -> int:
+    def calls_of(self, key: str) -> int:
         return self.running[key] + len(self._of(key))
 
     def _of(self, key: str) -> list[Place]:
@@ -122,7 +122,7 @@ def test_the_queue_decides_as_its_rules_say(steps: list[tuple], loop: AbstractEv
         for line in LINES:
             assert queue.waits_in(line) == sum(p.line == line for p in plain.waiting)
         for key in KEYS:
-            assert queue.has_of(key) == plain.has_of(key)
+            assert queue.calls_of(key) == plain.calls_of(key)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(-3, 3)), max_size=300))
