@@ -7,7 +7,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help gateway demo vllm vllm-cpu sim gpu-exporter up status stop monitoring monitoring-down \
-        monitoring-native dashboards loadtest smoke-tools check test test-vllm bench bench-peers format \
+        monitoring-native dashboards loadtest smoke-tools check test test-vllm bench bench-peers soak format \
         lock clean
 
 help: ## Show the targets
@@ -100,6 +100,9 @@ bench: .venv/.dev ## Speed and memory against nginx and installed peers, in the 
 
 bench-peers: .venv/.dev ## Install other gateways for `make bench` (1.1 GB, under .tools/peers)
 	$(BIN)/python -m tests.benchmarks.peers install --missing $(ARGS)
+
+soak: .venv/.dev ## Load and random faults for DURATION=1200 seconds; then memory and books are judged
+	$(BIN)/python -m tests.soak $(ARGS)
 
 # --- Keep ---------------------------------------------------------------------------------
 

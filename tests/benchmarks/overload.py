@@ -188,9 +188,9 @@ def _show(result: Result) -> None:
         title=f"The upstream alone does {result.capacity:.1f} calls a second",
         caption="per second; latencies in ms from when a call was due; shares of what is fair",
     )
-    titles = ("load", "offered", "goodput", "refused", "gave way", "refused p50", "p99")
-    titles += ("answered p50", "p99", "quiet p99", "Jain", *KEYS)
-    for title in titles:
+    rates = ("offered", "goodput", "refused", "gave way")
+    latencies = ("refused p50", "p99", "answered p50", "p99", "quiet p99")
+    for title in ("load", *rates, *latencies, "Jain", *KEYS):
         table.add_column(title, justify="right")
     for row in result.rows:
         seconds = (
@@ -212,9 +212,9 @@ def _show(result: Result) -> None:
     worst = result.rows[-1]
     console.print(
         f"At {worst.factor:g}x goodput is {worst.goodput / result.peak:.0%} of the peak (goal: at "
-        f"least {GOODPUT_GOAL:.0%}), refusals take {1000 * worst.refusal_p99_seconds:.1f} ms at p99 "
-        f"(goal: under {1000 * REFUSAL_GOAL_SECONDS:.0f}). {result.answered} calls were answered, "
-        f"{result.reached_upstream} reached the upstream."
+        f"least {GOODPUT_GOAL:.0%}), refusals take {1000 * worst.refusal_p99_seconds:.1f} ms at "
+        f"p99 (goal: under {1000 * REFUSAL_GOAL_SECONDS:.0f}). {result.answered} calls were "
+        f"answered, {result.reached_upstream} reached the upstream."
     )
 
 

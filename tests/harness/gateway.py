@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,10 +35,18 @@ class GatewayProcess:
             answer = await gateway.client.post("/v1/chat/completions", json=...)
 
     Settings are given as the environment variables they are. Nothing is inherited but PATH.
-    Entering waits until /health answers, and with `until_ready` until /ready does.
+    Entering waits until /health answers, and with `until_ready` until /ready does. `under` are
+    options of the interpreter that run the gateway within something else.
     """
 
-    def __init__(self, *, folder: Path, until_ready: bool = True, **settings: str) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        until_ready: bool = True,
+        under: Sequence[str] = (),
+        **settings: str,
+    ) -> None:
         self.folder = folder
         self.key = "sk-test-" + secrets.token_urlsafe(24)
         self.port = free_port()
@@ -53,6 +62,7 @@ class GatewayProcess:
         }
         self.port = int(self.settings["GATEWAY_PORT"])
         self._until_ready = until_ready
+        self._under = tuple(under)
         self._process: asyncio.subprocess.Process | None = None
         self.client = self.client_with(self.key)
 
@@ -102,6 +112,7 @@ class GatewayProcess:
         with self.log_path.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                *self._under,
                 "-m",
                 MODULE,
                 "serve",

@@ -1,4 +1,4 @@
-"""An open-loop load: callers send when a call is due, whether earlier ones were answered or not."""
+"""An open-loop load: callers send when a call is due, be earlier ones answered or not."""
 
 import asyncio
 import json

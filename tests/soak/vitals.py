@@ -1,0 +1,91 @@
+"""What a gateway at rest holds, and whether that grows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Final
+
+import psutil
+
+WARM_UP_SAMPLES: Final = 2
+"""Caches fill and pools find their size in the first stretches."""
+GROWTH_BYTES_PER_HOUR_MAX: Final = 6 * 1024 * 1024
+GROWTH_OBJECTS_RATIO_MAX: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """One look at rest. `held` are gauges that have to be 0 then."""
+
+    at_seconds: float
+    resident_bytes: int
+    descriptors: int
+    threads: int
+    tasks: Mapping[str, int]
+    objects: int
+    kinds: Mapping[str, int]
+    held: Mapping[str, float]
+
+    @property
+    def tasks_total(self) -> int:
+        return sum(self.tasks.values())
+
+
+def resident_bytes(pid: int) -> int:
+    return int(psutil.Process(pid).memory_info().rss)
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """By least squares, per second."""
+    middle_x, middle_y = mean(x for x, _ in points), mean(y for _, y in points)
+    spread = sum((x - middle_x) ** 2 for x, _ in points)
+    return sum((x - middle_x) * (y - middle_y) for x, y in points) / spread if spread else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How what was held at rest changed once all was warm."""
+
+    bytes_per_hour: float
+    descriptors: int
+    tasks: int
+    objects: int
+    kinds: Mapping[str, int]
+
+
+def growth(looks: Sequence[Vitals]) -> Growth | None:
+    """None while there are too few looks to say."""
+    warm = looks[WARM_UP_SAMPLES:]
+    if len(warm) < 3:
+        return None
+    first, last = warm[0], warm[-1]
+    kinds = {name: count - first.kinds.get(name, 0) for name, count in last.kinds.items()}
+    return Growth(
+        bytes_per_hour=3600 * slope([(look.at_seconds, look.resident_bytes) for look in warm]),
+        descriptors=last.descriptors - first.descriptors,
+        tasks=last.tasks_total - first.tasks_total,
+        objects=last.objects - first.objects,
+        kinds={name: more for name, more in kinds.items() if abs(more) > 20},
+    )
+
+
+def complaints(looks: Sequence[Vitals]) -> list[str]:
+    """What should not be, in words."""
+    found = [
+        f"at {look.at_seconds:.0f} s of rest: {name} is {value:g}"
+        for look in looks
+        for name, value in look.held.items()
+        if value
+    ]
+    grown = growth(looks)
+    if grown is None:
+        return found
+    if grown.bytes_per_hour > GROWTH_BYTES_PER_HOUR_MAX:
+        found.append(f"resident memory grows by {grown.bytes_per_hour / 2**20:.1f} MiB an hour")
+    if grown.descriptors > 0:
+        found.append(f"{grown.descriptors} more descriptors are open")
+    if grown.tasks > 0:
+        found.append(f"{grown.tasks} more tasks are alive")
+    if grown.objects > GROWTH_OBJECTS_RATIO_MAX * looks[-1].objects:
+        found.append(f"{grown.objects} more objects are alive: {dict(grown.kinds)}")
+    return found
