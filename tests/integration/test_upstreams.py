@@ -270,6 +270,22 @@ async def test_calls_to_a_full_model_hold_up_no_other_model(tmp_path: Path) -> N
     assert statuses == [200] * 6
 
 
+async def test_who_waits_for_a_replica_that_dies_is_told_at_once(tmp_path: Path) -> None:
+    limits = {"QUEUE_TIMEOUT_SECONDS": "60", "CIRCUIT_FAILURE_THRESHOLD": "1"}
+    async with replicas(tmp_path, "max_in_flight = 1", **limits) as (gateway, (simulator,)):
+        simulator.arm(Fault(FaultKind.STALLED))
+        calls = [asyncio.create_task(gateway.client.post(CHAT, json=chat())) for _ in range(4)]
+        async with asyncio.timeout(30):
+            while await gateway.metric("gateway_queue_depth") < 3:
+                await asyncio.sleep(0.02)
+            simulator.vanish()
+            answers = [await call for call in calls]
+
+    codes = Counter(answer.json()["error"]["code"] for answer in answers)
+    assert codes.total() == 4
+    assert codes["circuit_open"] == 3, codes
+
+
 async def test_a_session_stays_with_its_replica_and_sessions_spread(tmp_path: Path) -> None:
     async with replicas(tmp_path, "", "", "", SESSION_HEADER="X-Session-Id") as (
         gateway,

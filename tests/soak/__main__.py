@@ -140,7 +140,7 @@ def _options() -> argparse.Namespace:
     duration = float(os.environ.get("DURATION", "1200"))
     parser.add_argument("--seconds", type=float, default=duration, help="of load (1200; DURATION)")
     parser.add_argument("--stretch", type=float, default=100.0, help="seconds between rests (100)")
-    parser.add_argument("--rate", type=float, default=15.0, help="calls a second (15)")
+    parser.add_argument("--rate", type=float, default=25.0, help="calls a second (25)")
     parser.add_argument(
         "--seed", type=int, default=SystemRandom().randrange(10**6), help="of all that is random"
     )

@@ -1,5 +1,6 @@
 """What a gateway at rest holds, and whether that grows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -7,8 +8,8 @@ from typing import Final
 
 import psutil
 
-WARM_UP_SAMPLES: Final = 2
-"""Caches fill and pools find their size in the first stretches."""
+WARM_UP_SHARE: Final = 0.25
+"""Of the looks: until then caches fill and pools find their size."""
 GROWTH_BYTES_PER_HOUR_MAX: Final = 6 * 1024 * 1024
 GROWTH_OBJECTS_RATIO_MAX: Final = 0.02
 
@@ -55,7 +56,7 @@ class Growth:
 
 def growth(looks: Sequence[Vitals]) -> Growth | None:
     """None while there are too few looks to say."""
-    warm = looks[WARM_UP_SAMPLES:]
+    warm = looks[math.ceil(WARM_UP_SHARE * len(looks)) :]
     if len(warm) < 3:
         return None
     first, last = warm[0], warm[-1]
