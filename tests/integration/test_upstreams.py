@@ -271,8 +271,12 @@ async def test_calls_to_a_full_model_hold_up_no_other_model(tmp_path: Path) -> N
 
 
 async def test_who_waits_for_a_replica_that_dies_is_told_at_once(tmp_path: Path) -> None:
-    limits = {"QUEUE_TIMEOUT_SECONDS": "60", "CIRCUIT_FAILURE_THRESHOLD": "1"}
-    async with replicas(tmp_path, "max_in_flight = 1", **limits) as (gateway, (simulator,)):
+    async with replicas(
+        tmp_path,
+        "max_in_flight = 1",
+        QUEUE_TIMEOUT_SECONDS="60",
+        CIRCUIT_FAILURE_THRESHOLD="1",
+    ) as (gateway, (simulator,)):
         simulator.arm(Fault(FaultKind.STALLED))
         calls = [asyncio.create_task(gateway.client.post(CHAT, json=chat())) for _ in range(4)]
         async with asyncio.timeout(30):
