@@ -100,7 +100,7 @@ class Soak:
             f"{look.at_seconds:6.0f} s: {look.resident_bytes / 2**20:.1f} MiB, "
             f"{look.descriptors} descriptors, {look.tasks_total} tasks, {look.objects} objects, "
             f"{self.story.outcomes.total()} calls, {self.books.charged_tokens} tokens, "
-            f"{self.books.wrong.total() + self.story.faults.total()} wrong\n"
+            f"wrong: {dict(self.books.wrong + self.story.faults) or 'nothing'}\n"
         )
 
     async def _call(self, until: float, going: asyncio.TaskGroup) -> None:
@@ -126,7 +126,10 @@ def main() -> int:
     options = _options()
     sys.stderr.write(f"seed {options.seed}\n")
     with tempfile.TemporaryDirectory(prefix="gateway-soak-") as folder:
-        result = uvloop.run(_run(options, Path(folder)))
+        try:
+            result = uvloop.run(_run(options, Path(folder)))
+        except KeyboardInterrupt:
+            return 130
     show(result)
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=2, default=str) + "\n")

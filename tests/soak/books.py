@@ -4,8 +4,8 @@
 - A call whose answer came whole is charged what that answer said: the upstream's own count.
 - A call that was left or cut is charged its prompt and what was generated until then: at least what
   arrived, at most what was asked for. If nothing had been reported yet it is charged the estimated
-  prompt, and its line says so; so does that of a dialect whose upstream tells its count at the end
-  only, where events were counted instead.
+  prompt, and its line says so; so do the lines of dialects whose upstream tells its counts only at
+  the end, for which events were counted.
 - A call that was refused or failed before its answer began is charged nothing.
 """
 
@@ -80,7 +80,8 @@ class Books:
             self._require(used == (0, 0), "a failed call was charged", about)
         else:
             self._tally("left or cut", used)
-            self._check_part(told, used, about)
+            is_counted = not line.get("usage_estimated")
+            self._check_part(told, used, about, is_counted=is_counted)
 
     def _check_whole(self, told: Told, used: tuple[int, int], about: str) -> None:
         self._require(used == told.usage, "a whole answer charged otherwise", about)
@@ -88,11 +89,13 @@ class Books:
         if told.kind in ("stream", "whole"):
             self._require(used[0] == known, "alike prompts counted otherwise", about)
 
-    def _check_part(self, told: Told, used: tuple[int, int], about: str) -> None:
+    def _check_part(
+        self, told: Told, used: tuple[int, int], about: str, *, is_counted: bool
+    ) -> None:
         self._require(told.seen_tokens <= used[1], "less charged than arrived", about)
         self._require(used[1] <= told.most_tokens, "more charged than was asked for", about)
         prompt = self._prompts.get(("stream", told.prompt))
-        if told.kind != "anthropic" and prompt is not None and used[1]:
+        if is_counted and prompt is not None and used[1]:
             self._require(used[0] == prompt, "a prompt charged otherwise", about)
 
     def _check_database(self) -> None:

@@ -20,6 +20,9 @@ _PROMPTS: Final = tuple(
     " ".join(_WORDS[n % 7] for n in range(3 + 2 * number)) for number in range(12)
 )
 _ERRED: Final = re.compile(rb'"error": ?{')
+# One token each: in chat, Anthropic's and the responses' streams.
+_TOKENS: Final = (b'"delta":{"content":"', b'"type":"text_delta"', b'"response.output_text.delta"')
+_NO_TOKEN: Final = b'"delta":{"content":""'
 _NARROW_BYTES: Final = 4096
 
 
@@ -200,7 +203,7 @@ class Callers:
 
     def _hear(self, told: Told, talk: Talk, body: bytes) -> None:
         told.status = talk.status
-        told.seen_tokens = body.count(b'"content":"') - body.count(b'"content":""')
+        told.seen_tokens = sum(body.count(mark) for mark in _TOKENS) - body.count(_NO_TOKEN)
         is_whole = talk.is_whole and talk.status == 200 and _ERRED.search(body) is None
         if is_whole:
             told.usage = _usage_in(body)
