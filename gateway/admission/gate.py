@@ -55,8 +55,9 @@ class AdmissionGate:
         self._in_flight = 0
         self._running: dict[str, int] = {}
         self._queue = FairQueue(running=self._running_of)
-        # Granted, and not yet at a replica: a tick lies between.
-        self._promised: dict[Line, int] = {}
+        # Granted, and not yet at a replica: a tick lies between. Lines may share their replicas,
+        # so that a promise to one counts for all.
+        self._promised = 0
         self._pace = Pace(clock)
         self._had_places = True
         self._arrivals = 0
@@ -111,7 +112,9 @@ class AdmissionGate:
         finally:
             timer.cancel()
         if verdict is Verdict.ADMITTED:
-            self._keep_promise(place.line)
+            self._promised -= 1
+            if self._queue.size and self._rooms.is_bounded:
+                loop.call_soon(self._pass_on)  # What the promise held back may be free after all.
             return self._monotonic() - since
         if verdict is Verdict.GAVE_WAY:
             raise self._overloaded("This call gave way to keys with fewer calls", place.line)
@@ -144,7 +147,7 @@ class AdmissionGate:
                 self._in_flight += 1
                 self._running[place.key] = self._running.get(place.key, 0) + 1
                 self._queue.moved(place.key)
-                self._promised[place.line] = self._promised.get(place.line, 0) + 1
+                self._promised += 1
                 place.verdict.set_result(Verdict.ADMITTED)
 
     def _running_of(self, key: str) -> int:
@@ -155,12 +158,7 @@ class AdmissionGate:
         return not self._queue.waits_in(line) and self._has_room(line)
 
     def _has_room(self, line: Line) -> bool:
-        return self._rooms.has_room(line, promised=self._promised.get(line, 0))
-
-    def _keep_promise(self, line: Line) -> None:
-        promised = self._promised.pop(line)
-        if promised > 1:
-            self._promised[line] = promised - 1
+        return self._rooms.has_room(line, promised=self._promised)
 
     def _make_room_for(self, key: str, line: Line, *, what_is_full: str) -> None:
         """Raises Overloaded unless this key may wait for a place in this line.
@@ -209,7 +207,7 @@ class AdmissionGate:
         self._queue.remove(place)
         if not place.verdict.cancelled() and place.verdict.result() is Verdict.ADMITTED:
             # Nobody will use the place, so pass it on.
-            self._keep_promise(place.line)
+            self._promised -= 1
             self.give_back(place.key)
 
     def _overloaded(self, what_happened: str, line: Line) -> Overloaded:

@@ -23,6 +23,7 @@ _ERRED: Final = re.compile(rb'"error": ?{')
 # One token each: in chat, Anthropic's and the responses' streams.
 _TOKENS: Final = (b'"delta":{"content":"', b'"type":"text_delta"', b'"response.output_text.delta"')
 _NO_TOKEN: Final = b'"delta":{"content":""'
+_LONGEST_DAWDLE_SECONDS: Final = 15.0
 _NARROW_BYTES: Final = 4096
 
 
@@ -136,16 +137,17 @@ class Callers:
                 talk.reset()
 
     async def _dawdles(self, key: MadeKey) -> None:
-        """Reads a broad answer through a narrow window, and some never read on."""
+        """Reads a broad answer through a narrow window; some never read on, some lose patience."""
         told, body = self._chat(key, "dawdles", stream=True, choices=16)
         pause_seconds = self._chance.choice((0.001, 0.02, 6.0))
+        until = asyncio.get_running_loop().time() + _LONGEST_DAWDLE_SECONDS
         heard = b""
         async with Talk(self._plant.gateway.port, receive_buffer_bytes=_NARROW_BYTES) as talk:
             await talk.send(self._request(told, key, body))
             async for piece in talk.pieces():
                 heard += piece
                 await asyncio.sleep(pause_seconds)
-                if pause_seconds > 1:
+                if pause_seconds > 1 or asyncio.get_running_loop().time() > until:
                     break
             self._hear(told, talk, heard)
 

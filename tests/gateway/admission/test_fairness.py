@@ -225,9 +225,32 @@ async def test_keys_that_are_gone_leave_nothing_behind() -> None:
         gate.give_back(holder)
         assert is_admitted(place)
         holder = place.key
-        gate._keep_promise(CHAT)  # As the task that waits for it would.
+        gate._promised -= 1  # As the task that waits for it would.
     gate.give_back(holder)
-    assert (gate._running, gate._promised, gate._queue._parties, gate._queue._lines) == (
-        {}, {}, {}, {},
-    )  # fmt: skip
+    assert (gate._running, gate._queue._parties, gate._queue._lines) == ({}, {}, {})
     assert len(gate._queue._greed._heap) < 100
+
+
+async def test_a_slot_is_promised_once_whatever_it_is_to_be_used_for() -> None:
+    rooms = Slots(m=0, n=5)
+    gate = gate_of(rooms=rooms)
+    chat, message = *calls(gate, "k", 1), *calls(gate, "k", 1, ("m", Operation.MESSAGES))
+    calls(gate, "k", 1, OTHER)
+    rooms.left["m"] = 1
+    gate.give_back("k")
+    assert (is_admitted(chat), is_admitted(message)) == (True, False)
+
+
+async def test_what_a_promise_held_back_is_given_when_it_is_kept() -> None:
+    rooms = Slots(m=0, n=5)
+    gate = gate_of(rooms=rooms)
+    first, second = calls(gate, "k", 2)
+    going_on = asyncio.create_task(gate.wait(first))
+    calls(gate, "k", 1, OTHER)
+    rooms.left["m"] = 1
+    gate.give_back("k")
+    rooms.left["m"] = 2
+    await going_on
+    rooms.left["m"] = 1  # It has leased one.
+    await asyncio.sleep(0)
+    assert is_admitted(second)
