@@ -1,7 +1,7 @@
 """What a gateway at rest holds, and whether that grows."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Final
@@ -60,14 +60,22 @@ def growth(looks: Sequence[Vitals]) -> Growth | None:
     if len(warm) < 3:
         return None
     first, last = warm[0], warm[-1]
+    early, late = warm[: len(warm) // 3], warm[-(len(warm) // 3) :]
     kinds = {name: count - first.kinds.get(name, 0) for name, count in last.kinds.items()}
     return Growth(
         bytes_per_hour=3600 * slope([(look.at_seconds, look.resident_bytes) for look in warm]),
-        descriptors=last.descriptors - first.descriptors,
-        tasks=last.tasks_total - first.tasks_total,
+        descriptors=_least_more(early, late, lambda look: look.descriptors),
+        tasks=_least_more(early, late, lambda look: look.tasks_total),
         objects=last.objects - first.objects,
         kinds={name: more for name, more in kinds.items() if abs(more) > 20},
     )
+
+
+def _least_more(
+    early: Sequence[Vitals], late: Sequence[Vitals], number: Callable[[Vitals], int]
+) -> int:
+    """By how much the least grew: a probe may be under way at any look, at all of them a leak."""
+    return min(map(number, late)) - min(map(number, early))
 
 
 def complaints(looks: Sequence[Vitals]) -> list[str]:
