@@ -91,6 +91,7 @@ class Soak:
             threads=process.num_threads(),
             tasks=inside["tasks"],
             objects=inside["objects"],
+            blocks=inside["blocks"],
             kinds=inside["kinds"],
             held=held,
         )

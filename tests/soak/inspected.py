@@ -40,6 +40,7 @@ def _held() -> dict[str, object]:
     return {
         "tasks": dict(tasks),
         "objects": len(objects),
+        "blocks": sys.getallocatedblocks(),
         "kinds": dict(kinds.most_common(_MOST_KINDS)),
     }
 

@@ -11,7 +11,15 @@ def show(result: dict[str, Any]) -> None:
     table = Table(
         title=f"{result['seconds']:.0f} s, {result['calls']} calls, seed {result['seed']}"
     )
-    for title in ("at rest after", "resident MiB", "descriptors", "tasks", "objects", "held"):
+    for title in (
+        "at rest after",
+        "resident MiB",
+        "descriptors",
+        "tasks",
+        "objects",
+        "blocks",
+        "held",
+    ):
         table.add_column(title, justify="right")
     for look in result["looks"]:
         table.add_row(
@@ -20,6 +28,7 @@ def show(result: dict[str, Any]) -> None:
             str(look["descriptors"]),
             str(sum(look["tasks"].values())),
             f"{look['objects']:,}",
+            f"{look['blocks']:,}",
             f"{sum(look['held'].values()):g}",
         )
     console.print(table)
@@ -46,7 +55,7 @@ def _show_growth(console: Console, result: dict[str, Any]) -> None:
     console.print(
         f"Once warm: {grown['bytes_per_hour'] / 2**20:+.2f} MiB an hour, "
         f"{grown['descriptors']:+d} descriptors, {grown['tasks']:+d} tasks, "
-        f"{grown['objects']:+d} objects {grown['kinds']}",
+        f"{grown['objects']:+d} objects, {grown['blocks']:+d} blocks {grown['kinds']}",
         markup=False,
     )
 

@@ -11,12 +11,13 @@ import psutil
 WARM_UP_SHARE: Final = 0.25
 """Of the looks: until then caches fill and pools find their size."""
 GROWTH_BYTES_PER_HOUR_MAX: Final = 6 * 1024 * 1024
-GROWTH_OBJECTS_RATIO_MAX: Final = 0.02
+GROWTH_BLOCKS_RATIO_MAX: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """One look at rest. `held` are gauges that have to be 0 then."""
+    """One look at rest. `held` are gauges that have to be 0 then, `objects` those that the garbage
+    collector watches, `blocks` all that Python has allocated."""
 
     at_seconds: float
     resident_bytes: int
@@ -24,6 +25,7 @@ class Vitals:
     threads: int
     tasks: Mapping[str, int]
     objects: int
+    blocks: int
     kinds: Mapping[str, int]
     held: Mapping[str, float]
 
@@ -51,6 +53,7 @@ class Growth:
     descriptors: int
     tasks: int
     objects: int
+    blocks: int
     kinds: Mapping[str, int]
 
 
@@ -66,7 +69,8 @@ def growth(looks: Sequence[Vitals]) -> Growth | None:
         bytes_per_hour=3600 * slope([(look.at_seconds, look.resident_bytes) for look in warm]),
         descriptors=_least_more(early, late, lambda look: look.descriptors),
         tasks=_least_more(early, late, lambda look: look.tasks_total),
-        objects=last.objects - first.objects,
+        objects=_least_more(early, late, lambda look: look.objects),
+        blocks=_least_more(early, late, lambda look: look.blocks),
         kinds={name: more for name, more in kinds.items() if abs(more) > 20},
     )
 
@@ -95,6 +99,8 @@ def complaints(looks: Sequence[Vitals]) -> list[str]:
         found.append(f"{grown.descriptors} more descriptors are open")
     if grown.tasks > 0:
         found.append(f"{grown.tasks} more tasks are alive")
-    if grown.objects > GROWTH_OBJECTS_RATIO_MAX * looks[-1].objects:
+    if grown.objects > GROWTH_BLOCKS_RATIO_MAX * looks[-1].blocks:
         found.append(f"{grown.objects} more objects are alive: {dict(grown.kinds)}")
+    if grown.blocks > GROWTH_BLOCKS_RATIO_MAX * looks[-1].blocks:
+        found.append(f"{grown.blocks} more blocks are allocated")
     return found
