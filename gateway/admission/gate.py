@@ -54,7 +54,9 @@ class AdmissionGate:
         self._rooms: Rooms = rooms or Unbounded()
         self._in_flight = 0
         self._running: dict[str, int] = {}
-        self._queue = FairQueue(running=self._running_of)
+        # By key and model, while replicas have bounds: then it is a model's places that are shared.
+        self._running_at: dict[tuple[str, str], int] = {}
+        self._queue = FairQueue(running=self._running_of, running_in=self._running_in)
         # Granted, and not yet at a replica: a tick lies between. Lines may share their replicas,
         # so that a promise to one counts for all.
         self._promised = 0
@@ -82,8 +84,7 @@ class AdmissionGate:
         has_place = self._in_flight < self._most
         # Where replicas have no bound, a free place means that nobody waits.
         if has_place and (not self._rooms.is_bounded or self._is_open(line)):
-            self._in_flight += 1
-            self._running[key] = self._running.get(key, 0) + 1
+            self._start(key, line)
             return None
         self._make_room_for(key, line, what_is_full=FULL_MODEL if has_place else FULL_GATEWAY)
         self._arrivals += 1
@@ -121,12 +122,14 @@ class AdmissionGate:
         what = f"No place became free within QUEUE_TIMEOUT_SECONDS={patience_seconds:g}"
         raise self._overloaded(what, place.line)
 
-    def give_back(self, key: str) -> None:
+    def give_back(self, key: str, line: Line) -> None:
         """A request has ended: its place goes to the next in the queue, if there is one."""
         self._in_flight -= 1
         running = self._running.pop(key)
         if running > 1:
             self._running[key] = running - 1
+        if self._running_at:
+            self._leave_model(key, line[0])
         if self._queue.size:
             self._pace.note()
             self._queue.moved(key)
@@ -144,13 +147,30 @@ class AdmissionGate:
                 return
             # Who was cancelled in this very tick is on its way out, and takes none.
             if not place.verdict.done():
-                self._in_flight += 1
-                self._running[place.key] = self._running.get(place.key, 0) + 1
+                self._start(place.key, place.line)
                 self._queue.moved(place.key)
                 self._promised += 1
                 place.verdict.set_result(Verdict.ADMITTED)
 
+    def _start(self, key: str, line: Line) -> None:
+        self._in_flight += 1
+        self._running[key] = self._running.get(key, 0) + 1
+        if self._rooms.is_bounded:
+            at = key, line[0]
+            self._running_at[at] = self._running_at.get(at, 0) + 1
+
+    def _leave_model(self, key: str, model: str) -> None:
+        # A call may have begun before there were bounds, uncounted: counts are never below 1.
+        running = self._running_at.pop((key, model), 0)
+        if running > 1:
+            self._running_at[key, model] = running - 1
+
     def _running_of(self, key: str) -> int:
+        return self._running.get(key, 0)
+
+    def _running_in(self, key: str, line: Line) -> int:
+        if self._rooms.is_bounded:
+            return self._running_at.get((key, line[0]), 0)
         return self._running.get(key, 0)
 
     def _is_open(self, line: Line) -> bool:
@@ -208,7 +228,7 @@ class AdmissionGate:
         if not place.verdict.cancelled() and place.verdict.result() is Verdict.ADMITTED:
             # Nobody will use the place, so pass it on.
             self._promised -= 1
-            self.give_back(place.key)
+            self.give_back(place.key, place.line)
 
     def _overloaded(self, what_happened: str, line: Line) -> Overloaded:
         config = self._config
@@ -240,4 +260,4 @@ class Admission:
         return 0.0 if place is None else await self._gate.wait(place)
 
     async def __aexit__(self, *_exc_info: object) -> None:
-        self._gate.give_back(self._key)
+        self._gate.give_back(self._key, self._line)

@@ -1,9 +1,10 @@
 """FairQueue: who waits, whose turn it is, and who gives way when there is no room to wait.
 
-Whose turn: the key with the fewest calls running; of those with equally many, the one that was
-served longest ago; within a key, first come first served. So places are shared evenly between the
-keys that want them (max-min fairness, as of Hadoop's fair scheduler), and a key that asks for
-little gets it at the next place that becomes free, however many calls another one has open.
+Whose turn: the key with the fewest calls running of what is waited for; of those with equally many,
+the one that was served longest ago; within a key, first come first served. So places are shared
+evenly between the keys that want them (max-min fairness, as of Hadoop's fair scheduler), and a key
+that asks for little gets it at the next place that becomes free, however many calls another one has
+open.
 
 Who gives way: the newest call of the key that has most, running and waiting. It is the one whose
 turn would come last.
@@ -41,15 +42,19 @@ class _Queue:
 
 
 class FairQueue:
-    """Decides and remembers; waits for nothing. `running` tells how many calls of a key run: tell
-    `moved` whenever that has changed.
+    """Decides and remembers; waits for nothing. `running` tells how many calls of a key run,
+    `running_in` how many of those in the places that a line is for: tell `moved` whenever that has
+    changed.
 
     `size` is how many wait. A call costs O(log keys + lines), and a key or a line takes memory only
     while it waits.
     """
 
-    def __init__(self, *, running: Callable[[str], int]) -> None:
+    def __init__(
+        self, *, running: Callable[[str], int], running_in: Callable[[str, Line], int]
+    ) -> None:
         self._running = running
+        self._running_in = running_in
         self._parties: dict[str, _Party] = {}
         self._lines: dict[Line, _Queue] = {}
         self._greed = Ranking()
@@ -147,12 +152,11 @@ class FairQueue:
         return self._running(key) + self.waits_of(key)
 
     def _rank(self, key: str, party: _Party) -> None:
-        running = self._running(key)
         newest = next(reversed(party.places))
-        self._greed.put(key, (-running - len(party.places), -newest.number))
-        for queue in self._lines.values():
+        self._greed.put(key, (-self._running(key) - len(party.places), -newest.number))
+        for line, queue in self._lines.items():
             if key in queue.parties:
-                queue.turns.put(key, (running, party.turn))
+                queue.turns.put(key, (self._running_in(key, line), party.turn))
 
     def _next_turn(self) -> int:
         self._turn += 1

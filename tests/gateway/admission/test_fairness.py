@@ -53,7 +53,7 @@ async def test_a_quiet_key_gets_the_next_place_however_many_calls_a_greedy_one_h
     gate = gate_of(max_queued=100)
     greedy = calls(gate, "greedy", 50)
     (quiet,) = calls(gate, "quiet", 1)
-    gate.give_back("greedy")
+    gate.give_back("greedy", CHAT)
     assert is_admitted(quiet)
     assert admitted(*greedy) == 0
 
@@ -65,7 +65,7 @@ async def test_with_a_single_place_keys_take_turns() -> None:
     holder, order = "greedy", []
     for _ in range(6):
         before = {place for place in (*greedy, *quiet) if is_admitted(place)}
-        gate.give_back(holder)
+        gate.give_back(holder, CHAT)
         (next_one,) = {place for place in (*greedy, *quiet) if is_admitted(place)} - before
         holder = next_one.key
         order.append(holder)
@@ -76,7 +76,7 @@ async def test_places_are_shared_evenly_by_keys_that_want_them_all() -> None:
     gate = gate_of(max_in_flight=8, max_queued=100)
     waiting = {"a": calls(gate, "a", 40), "b": calls(gate, "b", 20), "c": calls(gate, "c", 20)}
     for _ in range(8):
-        gate.give_back("a")
+        gate.give_back("a", CHAT)
     assert {key: admitted(*places) for key, places in waiting.items()} == {"a": 2, "b": 3, "c": 3}
 
 
@@ -84,7 +84,7 @@ async def test_what_a_modest_key_leaves_goes_to_those_who_want_more() -> None:
     gate = gate_of(max_in_flight=8, max_queued=100)
     waiting = {"a": calls(gate, "a", 40), "b": calls(gate, "b", 20), "c": calls(gate, "c", 1)}
     for _ in range(8):
-        gate.give_back("a")
+        gate.give_back("a", CHAT)
     assert {key: admitted(*places) for key, places in waiting.items()} == {"a": 3, "b": 4, "c": 1}
 
 
@@ -92,7 +92,7 @@ async def test_within_a_key_it_is_first_come_first_served() -> None:
     gate = gate_of(max_in_flight=1)
     places = calls(gate, "k", 4)
     for served in range(1, 4):
-        gate.give_back("k")
+        gate.give_back("k", CHAT)
         assert [is_admitted(p) for p in places] == [True] * served + [False] * (3 - served)
 
 
@@ -159,7 +159,7 @@ async def test_a_full_model_makes_its_calls_wait_and_nobody_elses() -> None:
     gate = gate_of(rooms=Slots(m=0, n=5))
     (waiting,) = calls(gate, "k", 1)
     assert calls(gate, "k", 1, OTHER) == []
-    gate.give_back("k")
+    gate.give_back("k", CHAT)
     assert not waiting.verdict.done()
 
 
@@ -169,7 +169,7 @@ async def test_a_slot_that_becomes_free_is_given_to_who_waits_for_it() -> None:
     first, second = calls(gate, "k", 2)
     calls(gate, "k", 1, OTHER)
     rooms.left["m"] = 1
-    gate.give_back("k")
+    gate.give_back("k", CHAT)
     assert (is_admitted(first), is_admitted(second)) == (True, False)
 
 
@@ -179,8 +179,8 @@ async def test_a_slot_is_promised_once() -> None:
     calls(gate, "k", 3)
     calls(gate, "k", 2, OTHER)
     rooms.left["m"] = 1
-    gate.give_back("k")
-    gate.give_back("k")
+    gate.give_back("k", CHAT)
+    gate.give_back("k", CHAT)
     newcomer = gate.take("k", CHAT)
     assert newcomer is not None
     assert (gate.in_flight, gate.queued) == (1, 3)
@@ -193,7 +193,7 @@ async def test_a_promise_is_kept_when_the_call_goes_on() -> None:
     going_on = asyncio.create_task(gate.wait(waiting))
     calls(gate, "k", 1, OTHER)
     rooms.left["m"] = 1
-    gate.give_back("k")
+    gate.give_back("k", CHAT)
     await going_on
     assert gate.take("k", CHAT) is None
 
@@ -222,12 +222,13 @@ async def test_keys_that_are_gone_leave_nothing_behind() -> None:
     holder = "first"
     for number in range(500):
         (place,) = calls(gate, f"key-{number}", 1)
-        gate.give_back(holder)
+        gate.give_back(holder, CHAT)
         assert is_admitted(place)
         holder = place.key
         gate._promised -= 1  # As the task that waits for it would.
-    gate.give_back(holder)
-    assert (gate._running, gate._queue._parties, gate._queue._lines) == ({}, {}, {})
+    gate.give_back(holder, CHAT)
+    assert (gate._running, gate._running_at) == ({}, {})
+    assert (gate._queue._parties, gate._queue._lines) == ({}, {})
     assert len(gate._queue._greed._heap) < 100
 
 
@@ -237,7 +238,7 @@ async def test_a_slot_is_promised_once_whatever_it_is_to_be_used_for() -> None:
     chat, message = *calls(gate, "k", 1), *calls(gate, "k", 1, ("m", Operation.MESSAGES))
     calls(gate, "k", 1, OTHER)
     rooms.left["m"] = 1
-    gate.give_back("k")
+    gate.give_back("k", CHAT)
     assert (is_admitted(chat), is_admitted(message)) == (True, False)
 
 
@@ -248,9 +249,26 @@ async def test_what_a_promise_held_back_is_given_when_it_is_kept() -> None:
     going_on = asyncio.create_task(gate.wait(first))
     calls(gate, "k", 1, OTHER)
     rooms.left["m"] = 1
-    gate.give_back("k")
+    gate.give_back("k", CHAT)
     rooms.left["m"] = 2
     await going_on
     rooms.left["m"] = 1  # It has leased one.
     await asyncio.sleep(0)
     assert is_admitted(second)
+
+
+async def test_what_a_key_runs_at_one_model_costs_it_nothing_at_another() -> None:
+    rooms = Slots(m=0, n=100)
+    gate = gate_of(max_in_flight=100, rooms=rooms)
+    calls(gate, "both", 30, OTHER)
+    turns = [
+        *calls(gate, "both", 1),
+        *calls(gate, "one", 1),
+        *calls(gate, "both", 1),
+        *calls(gate, "one", 1),
+    ]
+    for served in range(1, 5):
+        rooms.left["m"] += 1
+        gate.give_back("both", OTHER)
+        assert admitted(*turns) == served
+        assert admitted(*turns[:served]) == served

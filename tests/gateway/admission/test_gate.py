@@ -199,7 +199,7 @@ async def test_a_place_skips_whoever_was_cancelled_in_the_same_tick(clock: FakeC
     gate = gate_of(clock)
     async with queue_behind_one(gate, size=2) as (_first, second, third):
         second.task.cancel()
-        gate.give_back(KEY)
+        gate.give_back(KEY, LINE)
         await settle()
         assert third.is_inside
         assert (gate.in_flight, gate.queued) == (1, 0)
@@ -212,7 +212,7 @@ async def test_a_waiter_cancelled_in_the_tick_of_its_grant_passes_the_place_on(
     await gate.admit(KEY, LINE).__aenter__()
     second, third = Caller(gate), Caller(gate)
     await settle()
-    gate.give_back(KEY)
+    gate.give_back(KEY, LINE)
     second.task.cancel()
     await settle()
     assert (second.is_inside, third.is_inside) == (False, True)
@@ -227,7 +227,7 @@ async def test_a_place_nobody_is_left_to_use_becomes_free(clock: FakeClock) -> N
     await settle()
     for waiter in waiters:
         waiter.task.cancel()
-    gate.give_back(KEY)
+    gate.give_back(KEY, LINE)
     await settle()
     assert (gate.in_flight, gate.queued) == (0, 0)
 
@@ -238,7 +238,7 @@ async def test_retry_after_follows_the_rate_at_which_places_become_free(clock: F
     for _ in range(10):
         assert gate.take(KEY, LINE) is not None
         clock.advance(0.5)
-        gate.give_back(KEY)
+        gate.give_back(KEY, LINE)
     for _ in range(3):
         gate.take(KEY, LINE)
     clock.advance(0.5)
@@ -281,7 +281,7 @@ async def test_whose_turn_would_come_too_late_is_refused_at_once(clock: FakeCloc
     for _ in range(10):
         gate.take(KEY, LINE)
         clock.advance(2.0)
-        gate.give_back(KEY)
+        gate.give_back(KEY, LINE)
     gate.take(KEY, LINE)
     gate.take(KEY, LINE)
     with pytest.raises(Overloaded, match="longer than QUEUE_TIMEOUT_SECONDS=5: 1 requests"):
@@ -297,7 +297,7 @@ async def test_another_key_is_not_refused_for_the_length_of_somebody_elses_queue
     for _ in range(10):
         gate.take(KEY, LINE)
         clock.advance(2.0)
-        gate.give_back(KEY)
+        gate.give_back(KEY, LINE)
     gate.take(KEY, LINE)
     gate.take(KEY, LINE)
     assert gate.take("quiet", LINE) is not None
@@ -311,8 +311,8 @@ async def test_a_leisurely_past_says_nothing_about_how_long_a_queue_takes(
         await gate.admit(KEY, LINE).__aenter__()
         gate.take(KEY, LINE)
         clock.advance(60.0)
-        gate.give_back(KEY)
-        gate.give_back(KEY)
+        gate.give_back(KEY, LINE)
+        gate.give_back(KEY, LINE)
     await gate.admit(KEY, LINE).__aenter__()
     for _ in range(8):
         assert gate.take(KEY, LINE) is not None

@@ -22,7 +22,7 @@ KEYS = ("a", "b", "c", "d")
 class PlainQueue:
     """The rules of FairQueue by looking at everybody, every time."""
 
-    running: Counter[str]
+    running: Counter[tuple[str, Line]]
     waiting: list[Place] = field(default_factory=list)
     turns: dict[str, int] = field(default_factory=dict)
     turn: int = 0
@@ -36,7 +36,12 @@ class PlainQueue:
         able = [place for place in self.waiting if has_room(place.line)]
         best = min(
             able,
-            key=lambda p: (self.running[p.key], self.turns[p.key], LINES.index(p.line), p.number),
+            key=lambda p: (
+                self.running[p.key, p.line],
+                self.turns[p.key],
+                LINES.index(p.line),
+                p.number,
+            ),
             default=None,
         )
         if best is not None:
@@ -52,7 +57,7 @@ class PlainQueue:
         return best
 
     def calls_of(self, key: str) -> int:
-        return self.running[key] + len(self._of(key))
+        return sum(self.running[key, line] for line in LINES) + len(self._of(key))
 
     def _of(self, key: str) -> list[Place]:
         return [place for place in self.waiting if place.key == key]
@@ -73,8 +78,8 @@ KEY = st.sampled_from(KEYS)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), KEY, st.sampled_from(LINES)),
-        st.tuples(st.just("start"), KEY),
-        st.tuples(st.just("end"), KEY),
+        st.tuples(st.just("start"), KEY, st.sampled_from(LINES)),
+        st.tuples(st.just("end"), KEY, st.sampled_from(LINES)),
         st.tuples(st.just("leave"), st.integers(0, 50)),
         st.tuples(st.just("next"), st.sets(st.sampled_from(LINES))),
         st.tuples(st.just("greediest"), st.integers(0, 4)),
@@ -86,9 +91,12 @@ STEPS = st.lists(
 @given(steps=STEPS)
 @settings(max_examples=300, deadline=None)
 def test_the_queue_decides_as_its_rules_say(steps: list[tuple], loop: AbstractEventLoop) -> None:  # type: ignore[type-arg]
-    running: Counter[str] = Counter()
+    running: Counter[tuple[str, Line]] = Counter()
     plain = PlainQueue(running)
-    queue = FairQueue(running=running.__getitem__)
+    queue = FairQueue(
+        running=lambda key: sum(running[key, line] for line in LINES),
+        running_in=lambda key, line: running[key, line],
+    )
     for number, (step, *told) in enumerate(steps):
         match step:
             case "add":
@@ -96,10 +104,10 @@ def test_the_queue_decides_as_its_rules_say(steps: list[tuple], loop: AbstractEv
                 plain.add(place)
                 queue.add(place)
             case "start":
-                running[told[0]] += 1
+                running[told[0], told[1]] += 1
                 queue.moved(told[0])
             case "end":
-                running[told[0]] = max(0, running[told[0]] - 1)
+                running[told[0], told[1]] = max(0, running[told[0], told[1]] - 1)
                 queue.moved(told[0])
             case "leave" if plain.waiting:
                 place = plain.waiting.pop(told[0] % len(plain.waiting))
