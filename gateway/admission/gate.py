@@ -186,7 +186,7 @@ class AdmissionGate:
         Up to its share of all that run and may wait a key is let in, at the cost of the greediest
         if there is no room. Beyond that it takes at most half as much of the queue as it leaves
         free (the dynamic thresholds of Choudhury and Hahne), so that who comes next seldom finds it
-        full: who has to give way has waited for nothing.
+        full: whoever gives way has waited in vain.
         """
         config, queue = self._config, self._queue
         if not config.max_queued:
