@@ -29,7 +29,7 @@ from tests.soak.mischief import Mischief, scrape
 from tests.soak.plant import Plant, plant
 from tests.soak.report import show
 from tests.soak.told import Story
-from tests.soak.vitals import Vitals, complaints, growth, resident_bytes
+from tests.soak.vitals import Vitals, complaints, growth, open_files, resident_bytes
 
 _REST_SECONDS: Final = 30.0
 # Longer than the gateway keeps an idle connection to an upstream, and an idle upstream one to it.
@@ -88,6 +88,7 @@ class Soak:
             at_seconds=time.monotonic() - self._began_at,
             resident_bytes=resident_bytes(process.pid),
             descriptors=process.num_fds(),
+            open_files=open_files(process.pid),
             threads=process.num_threads(),
             tasks=inside["tasks"],
             objects=inside["objects"],

@@ -8,6 +8,7 @@ LOOK = Vitals(
     at_seconds=0.0,
     resident_bytes=70_000_000,
     descriptors=28,
+    open_files={"socket": 20},
     threads=3,
     tasks={"probe": 10},
     objects=2000,

@@ -1,8 +1,10 @@
 """What a gateway at rest holds, and whether that grows."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 from typing import Final
 
@@ -22,6 +24,7 @@ class Vitals:
     at_seconds: float
     resident_bytes: int
     descriptors: int
+    open_files: Mapping[str, int]
     threads: int
     tasks: Mapping[str, int]
     objects: int
@@ -36,6 +39,14 @@ class Vitals:
 
 def resident_bytes(pid: int) -> int:
     return int(psutil.Process(pid).memory_info().rss)
+
+
+def open_files(pid: int) -> dict[str, int]:
+    """What its descriptors are: files by name, sockets by state, and the kinds of the rest."""
+    links = (each.readlink() for each in Path(f"/proc/{pid}/fd").iterdir())
+    found = Counter(link.name.partition(":[")[0] for link in links)
+    found.update(f"tcp {each.status}" for each in psutil.Process(pid).net_connections("tcp"))
+    return dict(found)
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
