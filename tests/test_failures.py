@@ -34,6 +34,8 @@ DURABILITY = "integration/test_durability.py"
 FAILOVER = "integration/test_failover.py"
 HTTP = "integration/test_http.py"
 LIFECYCLE = "integration/test_lifecycle.py"
+OVERLOAD = "integration/test_overload.py"
+UPSTREAMS = "integration/test_upstreams.py"
 UNSEEN = f"{FAILOVER}::test_nobody_sees_a_failure_before_the_first_byte"
 
 PROOFS: dict[str, tuple[str, ...]] = {
@@ -83,6 +85,12 @@ PROOFS: dict[str, tuple[str, ...]] = {
         f"{BREAKER}::test_failures_in_a_row_open_it_and_then_the_upstream_is_left_alone",
         f"{BREAKER}::test_half_open_lets_exactly_the_probes_of_a_stampede_through",
         "gateway/test_breaker.py::test_half_of_twenty_recent_calls_failing_opens",
+    ),
+    "has all the calls it may take (`max_in_flight`), and so have its replicas": (
+        f"{UPSTREAMS}::test_calls_to_full_replicas_wait_and_are_answered",
+        f"{UPSTREAMS}::test_a_full_model_with_a_full_queue_says_when_to_come_back",
+        f"{UPSTREAMS}::test_calls_to_a_full_model_hold_up_no_other_model",
+        f"{UPSTREAMS}::test_who_waits_for_a_replica_that_dies_is_told_at_once",
     ),
     "is killed under load, with a second replica there": (
         "integration/test_upstreams.py::"
@@ -186,6 +194,12 @@ PROOFS: dict[str, tuple[str, ...]] = {
     ),
     "the process stands still": (
         f"{MACHINE}::test_a_process_that_stood_still_blames_nobody_for_its_own_silence",
+    ),
+    "more calls come than may run and wait": (
+        f"{OVERLOAD}::test_every_call_is_answered_or_refused_and_none_is_lost",
+        f"{OVERLOAD}::test_a_refused_call_never_reaches_the_upstream",
+        f"{OVERLOAD}::test_a_key_below_its_share_is_always_answered",
+        f"{OVERLOAD}::test_keys_beyond_their_share_get_equal_parts_of_what_is_left",
     ),
     "file descriptors run out": (
         f"{MACHINE}::test_descriptors_that_run_out_cut_newcomers_and_blame_no_upstream",
