@@ -12,7 +12,8 @@ from dotenv import dotenv_values
 import gateway
 from gateway.app import Application
 from gateway.auth.keyring import KeyConflict, KeyEntry, static_entries
-from gateway.clock import SystemClock
+from gateway.clock import Clock, SystemClock
+from gateway.commands.books import books_of
 from gateway.commands.check import examine
 from gateway.commands.keys import keys_app
 from gateway.commands.usage import UsageSource, usage_command
@@ -53,12 +54,12 @@ def main() -> None:
     cli.command("version")(line.version)
     cli.add_typer(
         keys_app(
-            database_path=lambda: line.settings().journal.path,
+            books=lambda: books_of(line.settings(), clock=clock),
             static_keys=line.static_keys,
             clock=clock,
         )
     )
-    cli.command("usage")(usage_command(source=line.usage_source, clock=clock))
+    cli.command("usage")(usage_command(source=lambda: line.usage_source(clock), clock=clock))
     cli()
 
 
@@ -143,9 +144,9 @@ class CommandLine:
         except KeyConflict as fault:
             _fail([f"GATEWAY_API_KEYS: {fault}"])
 
-    def usage_source(self) -> UsageSource:
+    def usage_source(self, clock: Clock) -> UsageSource:
         settings = self.settings()
-        return UsageSource(path=settings.journal.path, zone=settings.quota_zone)
+        return UsageSource(books=books_of(settings, clock=clock), zone=settings.quota_zone)
 
 
 def _obey_signals(logging: Logging) -> None:

@@ -7,9 +7,6 @@ import httpx2
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.admission import AdmissionGate
-from gateway.auth.keyring import static_entries
-from gateway.auth.keystore import KeyStore
-from gateway.auth.watcher import KeyWatcher
 from gateway.breaker import BreakerState, CircuitBreaker
 from gateway.clock import Clock
 from gateway.database import DatabaseUnusable
@@ -30,10 +27,6 @@ from gateway.edge.router import Route, Router, not_found
 from gateway.edge.throttle import ThrottleAddress, ThrottleKey
 from gateway.edge.upload import UPLOADS, UploadEndpoint
 from gateway.exchange import Exchange, Operation
-from gateway.quota.calendar import QuotaCalendar
-from gateway.quota.history import SqliteHistory
-from gateway.quota.journal import Journal
-from gateway.quota.memory import MemoryLedger
 from gateway.ratelimit import ConcurrencyLimiter, MemoryRateLimiter
 from gateway.readings import show_parts
 from gateway.routing.definition import UpstreamDefinition
@@ -46,6 +39,7 @@ from gateway.routing.sticky import Sticky
 from gateway.routing.upstream import Upstream
 from gateway.routing.watcher import FleetWatcher
 from gateway.settings import Settings
+from gateway.state import state_of
 from gateway.telemetry.logs import Logging
 from gateway.telemetry.looplag import LoopLag
 from gateway.telemetry.metrics import Metrics
@@ -94,8 +88,8 @@ class Application:
         self._recorder = Recorder(
             logging=logging, metrics=self._metrics, tracing=self._tracing, clock=clock
         )
-        self._build_quota()
-        self._build_keys()
+        self._state = state_of(settings, metrics=self._metrics, log=self._log, clock=clock)
+        self._ledger, self._keys = self._state.ledger, self._state.keys
         self._build_upstreams()
         self._gate = AdmissionGate(settings.admission, clock=clock, rooms=self._pool)
         self._limit_headers = LimitHeaders(ledger=self._ledger, clock=clock)
@@ -108,7 +102,7 @@ class Application:
             admission=settings.admission,
             streams=self._streams,
             ledger=self._ledger,
-            journal=self._journal,
+            flushes=self._state.flushes,
             keys=self._keys,
             logs=logging,
             tracing=self._tracing,
@@ -162,9 +156,7 @@ class Application:
 
     async def _open(self, opened: AsyncExitStack) -> None:
         opened.callback(self._tracing.close)
-        opened.callback(self._history.close)
-        await opened.enter_async_context(self._journal)
-        await opened.enter_async_context(self._keys)
+        await self._state.open(opened)
         if len(self._keys.ring) == 0:
             raise StartupFault(NO_KEYS)
         await opened.enter_async_context(self._probe_client)
@@ -176,36 +168,6 @@ class Application:
         await opened.enter_async_context(self._lag)
 
     # Parts.
-
-    def _build_quota(self) -> None:
-        settings = self._settings
-        calendar = QuotaCalendar(zone=settings.quota_zone, clock=self._clock)
-        self._history = SqliteHistory(path=settings.journal.path)
-        self._ledger = MemoryLedger(calendar=calendar, history=self._history)
-        self._journal = Journal(
-            config=settings.journal,
-            book=self._ledger,
-            calendar=calendar,
-            clock=self._clock,
-            on_failure=partial(
-                self._trouble, "usage does not reach the disk; it is kept in memory"
-            ),
-            on_recovery=partial(self._recovery, "usage reaches the disk again"),
-        )
-
-    def _build_keys(self) -> None:
-        settings = self._settings
-        secrets = [(name, secret.reveal()) for name, secret in settings.static_keys]
-        self._keys = KeyWatcher(
-            store=KeyStore(path=settings.journal.path, clock=self._clock),
-            clock=self._clock,
-            defaults=settings.key_defaults,
-            static=static_entries(secrets, defaults=settings.key_defaults),
-            on_failure=partial(
-                self._trouble, "the key store cannot be read; known keys stay valid"
-            ),
-            on_recovery=partial(self._recovery, "the key store can be read again"),
-        )
 
     def _build_upstreams(self) -> None:
         settings = self._settings
@@ -283,16 +245,25 @@ class Application:
         keys = MemoryRateLimiter(clock=self._clock)
         running = ConcurrencyLimiter()
 
-        def behind_address_limit(app: ASGIApp) -> ASGIApp:
+        def throttled(app: ASGIApp) -> ASGIApp:
             return ThrottleAddress(app, limiter=addresses, limits=self._settings.address_limits)
 
+        def authenticated(app: ASGIApp) -> ASGIApp:
+            return Authenticate(app, ring=lambda: self._keys.ring)
+
+        def behind_address_limit(app: ASGIApp) -> ASGIApp:
+            return throttled(self._state.asks_address(app))
+
         def behind_key(app: ASGIApp) -> ASGIApp:
-            return behind_address_limit(Authenticate(app, ring=lambda: self._keys.ring))
+            return behind_address_limit(authenticated(app))
 
         def behind_key_limits(app: ASGIApp) -> ASGIApp:
-            return behind_key(ThrottleKey(app, limiter=keys, running=running, ledger=self._ledger))
+            app = self._state.carries_limits(app)
+            app = ThrottleKey(app, limiter=keys, running=running, ledger=self._ledger)
+            return throttled(self._state.asks_strangers(authenticated(app)))
 
-        ready = operations.Ready([self._unready, self._no_upstream, self._ledger_trouble])
+        checks = [self._unready, self._no_upstream, self._state.trouble]
+        ready = operations.Ready(checks, weaknesses=[self._state.weakness])
         models = "/v1/models"
         routes = [
             Route("/health", "GET", operations.health),
@@ -393,9 +364,6 @@ class Application:
             return None
         return "; ".join(f"upstream {u.name}: {u.health.reason}" for u in self._pool.upstreams)
 
-    def _ledger_trouble(self) -> str | None:
-        return None if self._journal.is_open else "ledger: not open yet"
-
     # What the log hears.
 
     def _upstream_changed(self, upstream: Upstream) -> None:
@@ -433,12 +401,6 @@ class Application:
             faults=list(faults),
             generation=self._fleet.generation,
         )
-
-    def _trouble(self, what: str, error: Exception) -> None:
-        self._log.error(what, path=str(self._settings.journal.path), error=str(error))
-
-    def _recovery(self, what: str, error: Exception) -> None:
-        self._log.warning(what, after=str(error))
 
     def _fault(self, exchange: Exchange, fault: Exception) -> None:
         self._log.error("internal error", request_id=exchange.request_id, exc_info=fault)

@@ -83,7 +83,7 @@ class Dispatcher:
         demand = await self._demand(call, model, exchange)
 
         async with (
-            self._ledger.reserve(caller, demand) as reservation,
+            self._ledger.reserve(caller, demand, exchange.shared_limits) as reservation,
             self._gate.admit(caller.key_id, (model.name, call.operation)) as waited_seconds,
         ):
             exchange.queue_seconds += waited_seconds

@@ -18,6 +18,7 @@
     |  +- QuotaReserved          429  the rest of the quota is held by running requests
     |  +- Overloaded             503  too many in flight, or queued too long
     +- Draining                  503
+    +- SharedStateUnavailable    503  a limit cannot be checked: the shared store is silent
     +- UpstreamUnavailable       503  breaker open, nothing healthy, or it said 503 itself
     |  +- UpstreamUnreachable    503  no connection could be made
     +- UpstreamRejected          4xx  vLLM's own refusal, in our envelope
@@ -265,6 +266,15 @@ class Draining(GatewayError):
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         return [*super().headers(), (b"connection", b"close")]
+
+
+class SharedStateUnavailable(GatewayError):
+    """A limit that must hold cannot be checked: the store that all gateways share is silent."""
+
+    status = 503
+    kind = ErrorKind.OVERLOADED
+    code = "shared_state_unavailable"
+    should_retry = True
 
 
 class UpstreamUnavailable(GatewayError):

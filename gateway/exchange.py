@@ -4,7 +4,7 @@ Values made or hashed for every request are named tuples: a frozen dataclass is 
 the time and hashed by a Python function.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
@@ -351,6 +351,26 @@ class NoTrace:
 NO_TRACE = NoTrace()
 
 
+class SharedLimits(Protocol):
+    """Limits of a call that several gateways share, asked about in one question with its tokens.
+
+    `windows` are names and rates, `most` is how many calls of the key may run at once. What was
+    counted is told to `counted` as (allowed, debt) of each window; `skipped` hears that nobody
+    could be asked. The other two make the error of a call that was refused.
+    """
+
+    @property
+    def asks(self) -> bool: ...
+    @property
+    def windows(self) -> tuple[tuple[str, RateLimit], ...]: ...
+    @property
+    def most(self) -> int | None: ...
+    def counted(self, debts: Sequence[tuple[int, int]]) -> None: ...
+    def skipped(self) -> None: ...
+    def window_refusal(self, debts: Sequence[tuple[int, int]]) -> GatewayError: ...
+    def concurrency_refusal(self) -> GatewayError: ...
+
+
 class Exchange:
     """The facts of one request as they become known. Owned by the observing layer.
 
@@ -383,6 +403,7 @@ class Exchange:
         "request_window",
         "route",
         "session",
+        "shared_limits",
         "started_at",
         "status",
         "trace",
@@ -429,6 +450,8 @@ class Exchange:
         self.aborts: tuple[str, ...] = ()
         self.bytes_sent = 0
         self.request_window: Allowance | None = None
+        # Where several gateways share limits: those still to be asked about, with the tokens.
+        self.shared_limits: SharedLimits | None = None
         self.trace: Trace = NO_TRACE
         self.trace_headers: list[tuple[bytes, bytes]] = []
 

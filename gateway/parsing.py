@@ -6,14 +6,17 @@ from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from gateway.routing.definition import require_url
 from gateway.routing.secret import Secret
+from gateway.shared.config import OnFailure
 
 Value = TypeVar("Value")
 Network = IPv4Network | IPv6Network
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
 LOG_FORMATS = ("auto", "json", "console")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _NO_SESSION = frozenset({"authorization", "x-api-key", "content-length", "host", "x-request-id"})
@@ -238,6 +241,35 @@ def hosts(raw: str) -> frozenset[str]:
         if not _HOST.fullmatch(host):
             raise ValueError(f"'{host}' is no bare host name: write e.g. images.example or *")
     return found
+
+
+def redis_url(raw: str) -> str:
+    """A URL, with a password in it perhaps: faults do not repeat it."""
+    try:
+        parts = urlsplit(raw)
+        is_whole = bool(parts.path if parts.scheme == "unix" else parts.hostname) and (
+            parts.port is None or parts.port > 0
+        )
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.scheme not in _REDIS_SCHEMES:
+        raise ValueError(
+            "must be like redis://host:6379/0, rediss:// for TLS, or unix:///path/of/the/socket"
+        )
+    return raw
+
+
+def lease(raw: str) -> float:
+    number = seconds(raw)
+    if number < 1:
+        raise ValueError("must be at least 1 second")
+    return number
+
+
+def on_failure(raw: str) -> OnFailure:
+    if raw.lower() not in ("open", "closed"):
+        raise ValueError("must be open or closed")
+    return OnFailure(raw.lower())
 
 
 def log_level(raw: str) -> str:

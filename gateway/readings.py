@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Protocol
 
 from gateway.admission import AdmissionConfig, AdmissionGate
 from gateway.auth.watcher import KeyWatcher
 from gateway.breaker import BreakerState
-from gateway.quota.journal import Journal
 from gateway.quota.ledger import Ledger
 from gateway.routing.fleet import Fleet
 from gateway.routing.pool import UpstreamPool
 from gateway.routing.upstream import Upstream
 from gateway.routing.watcher import FleetWatcher
+from gateway.shared.line import Line
 from gateway.telemetry.keys import KeyStanding
 from gateway.telemetry.logs import Logging
 from gateway.telemetry.metrics import Metrics
@@ -20,6 +21,25 @@ from gateway.telemetry.traces import Tracing
 from gateway.telemetry.watched import Labels, WatchedValue
 
 CIRCUIT_STATES = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+
+
+class Flushes(Protocol):
+    """What takes counts to where they outlive this process."""
+
+    flush_failures_total: int
+
+    @property
+    def seconds_since_flush(self) -> float: ...
+
+
+def show_redis(metrics: Metrics, line: Callable[[], Line]) -> Callable[[float], None]:
+    """Let `metrics` read how the shared Redis does; what is given back is told of each answer."""
+    up, errors = "1 if Redis answers.", "Questions Redis did not answer, or refused."
+    metrics.watch(WatchedValue("redis_up", up, lambda: float(line().is_up)))
+    metrics.watch(
+        WatchedValue("redis_errors", errors, lambda: line().errors_total, is_counter=True)
+    )
+    return metrics.redis_calls().observe
 
 
 def show_parts(
@@ -32,7 +52,7 @@ def show_parts(
     admission: AdmissionConfig,
     streams: StreamTallies,
     ledger: Ledger,
-    journal: Journal,
+    flushes: Flushes,
     keys: KeyWatcher,
     logs: Logging,
     tracing: Tracing,
@@ -51,8 +71,8 @@ def show_parts(
         ),
         "streams_open": ("Event streams under way.", lambda: streams.open_streams),
         "ledger_flush_age_seconds": (
-            "For how long counts have waited for the disk.",
-            lambda: journal.seconds_since_flush,
+            "For how long counts have waited for the disk, or for Redis.",
+            lambda: flushes.seconds_since_flush,
         ),
     }
     for name, (text, read) in gauges.items():
@@ -60,8 +80,8 @@ def show_parts(
 
     counters = {
         "ledger_flush_failures": (
-            "Flushes the disk refused.",
-            lambda: journal.flush_failures_total,
+            "Flushes the disk or Redis refused.",
+            lambda: flushes.flush_failures_total,
         ),
         "key_store_failures": (
             "Looks at the key store that failed.",

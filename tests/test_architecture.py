@@ -26,6 +26,8 @@ VENDORS = {
     "opentelemetry": ("telemetry",),
     "grpc": ("telemetry",),
     "dotenv": ("__main__",),
+    "redis": ("shared",),
+    "hiredis": ("shared",),
 }
 
 # The same for the GPU exporter.

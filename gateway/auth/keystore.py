@@ -71,8 +71,7 @@ class KeyStore:
 
     def create(self, name: str, terms: KeyTerms) -> tuple[KeyRecord, str]:
         """The new key and its secret. Raises KeyRefused if an active key has this name."""
-        key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
-        record = KeyRecord(key_id=key_id, name=name, created_at=self._now(), terms=terms)
+        record = KeyRecord(key_id=new_key_id(), name=name, created_at=self._now(), terms=terms)
         with writer(self._path) as connection:
             try:
                 connection.execute(_INSERT, _stored(record))
@@ -135,7 +134,7 @@ class KeyStore:
             records = {row[0]: _record(row) for row in connection.execute(_SELECT)}
             issued = connection.execute("SELECT digest, key_id, revoked_at FROM api_key_secrets")
             entries = tuple(
-                _entry(digest, records[key_id], _instant(ends_at), defaults)
+                entry_of(digest, records[key_id], _instant(ends_at), defaults)
                 for digest, key_id, ends_at in issued
             )
         return KeySnapshot(store_id=store_id, version=version, entries=entries)
@@ -144,9 +143,17 @@ class KeyStore:
         return self._clock.now().replace(microsecond=0)
 
 
+def new_key_id() -> str:
+    return "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+
+
+def new_secret(key_id: str) -> str:
+    """The id inside the secret is public: it tells a leaked key's owner without a look-up."""
+    return f"sk-{key_id}-{secrets.token_urlsafe(_SECRET_BYTES)}"
+
+
 def _issue(connection: sqlite3.Connection, record: KeyRecord, now: datetime) -> str:
-    # The id inside the secret is public: it tells a leaked key's owner without a look-up.
-    secret = f"sk-{record.key_id}-{secrets.token_urlsafe(_SECRET_BYTES)}"
+    secret = new_secret(record.key_id)
     connection.execute(
         "INSERT INTO api_key_secrets (digest, key_id, created_at) VALUES (?, ?, ?)",
         (digest_of(secret), record.key_id, now.isoformat()),
@@ -166,9 +173,10 @@ def _version(connection: sqlite3.Connection) -> tuple[str, str]:
     return found["store_id"], found["keys_version"]
 
 
-def _entry(
+def entry_of(
     digest: bytes, record: KeyRecord, ends_at: datetime | None, defaults: KeyDefaults
 ) -> KeyEntry:
+    """What a KeyRing takes for one secret of a key."""
     ends = [instant for instant in (ends_at, record.revoked_at) if instant is not None]
     return KeyEntry(
         digest=digest,
@@ -186,9 +194,9 @@ def _stored(record: KeyRecord) -> tuple[str | int | None, ...]:
         record.created_at.isoformat(),
         None if terms.expires_at is None else terms.expires_at.isoformat(),
         None,
-        _stored_limit(terms.daily_token_quota),
-        _stored_limit(terms.requests_per_minute),
-        _stored_limit(terms.max_concurrent),
+        stored_limit(terms.daily_token_quota),
+        stored_limit(terms.requests_per_minute),
+        stored_limit(terms.max_concurrent),
         None if models is None else json.dumps(sorted(models)),
     )
 
@@ -197,9 +205,9 @@ def _record(row: tuple[Any, ...]) -> KeyRecord:
     key_id, name, created_at, expires_at, revoked_at, *limits, models, old_secret_ends_at = row
     quota, per_minute, concurrent = limits
     terms = KeyTerms(
-        daily_token_quota=_limit(quota),
-        requests_per_minute=_limit(per_minute),
-        max_concurrent=_limit(concurrent),
+        daily_token_quota=limit_of(quota),
+        requests_per_minute=limit_of(per_minute),
+        max_concurrent=limit_of(concurrent),
         allowed_models=None if models is None else frozenset(json.loads(models)),
         expires_at=_instant(expires_at),
     )
@@ -217,13 +225,14 @@ def _instant(stored: str | None) -> datetime | None:
     return None if stored is None else datetime.fromisoformat(stored)
 
 
-def _limit(stored: int | None) -> int | Limit:
+def limit_of(stored: int | None) -> int | Limit:
+    """A limit as both stores keep it: None for the gateway's default, -1 for none at all."""
     if stored is None:
         return Limit.DEFAULT
     return Limit.UNLIMITED if stored == _STORED_UNLIMITED else stored
 
 
-def _stored_limit(limit: int | Limit) -> int | None:
+def stored_limit(limit: int | Limit) -> int | None:
     if limit is Limit.DEFAULT:
         return None
     return _STORED_UNLIMITED if limit is Limit.UNLIMITED else limit

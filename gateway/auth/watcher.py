@@ -5,7 +5,8 @@ from collections.abc import Callable
 from types import TracebackType
 
 from gateway.auth.keyring import KeyDefaults, KeyEntry, KeyRing
-from gateway.auth.keystore import KeySnapshot, KeyStore
+from gateway.auth.keystore import KeySnapshot
+from gateway.auth.register import KeySource
 from gateway.clock import Clock
 from gateway.database import DatabaseUnusable
 
@@ -25,7 +26,7 @@ class KeyWatcher:
     def __init__(
         self,
         *,
-        store: KeyStore,
+        store: KeySource,
         clock: Clock,
         defaults: KeyDefaults,
         static: tuple[KeyEntry, ...] = (),

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx2
 
 from gateway.auth.keyring import KeyConflict, static_entries
-from gateway.auth.keystore import KeyStore
 from gateway.clock import SystemClock
+from gateway.commands.books import books_of
 from gateway.database import DatabaseUnusable
 from gateway.routing.definition import UpstreamDefinition, place_of
 from gateway.settings import ConfigurationError, Settings
@@ -20,7 +20,7 @@ from gateway.transport.probe import HttpProbe
 PROBE_TIMEOUT_SECONDS = 5.0
 
 
-_KEY_VARIABLES = frozenset({"GATEWAY_API_KEYS", "DATABASE_PATH"})
+_KEY_VARIABLES = frozenset({"GATEWAY_API_KEYS", "DATABASE_PATH", "REDIS_URL"})
 _UPSTREAM_VARIABLES = frozenset({*SOURCES, "VLLM_API_KEY", "MODEL_ALIASES"})
 
 
@@ -75,9 +75,9 @@ def _key_faults(settings: Settings) -> Iterator[str]:
         static_entries(secrets, defaults=settings.key_defaults)
     except KeyConflict as fault:
         yield f"GATEWAY_API_KEYS: {fault}"
-    if settings.journal.path.exists():
+    if settings.redis is not None or settings.journal.path.exists():
         try:
-            stored = len(KeyStore(path=settings.journal.path, clock=SystemClock()).records())
+            stored = len(books_of(settings, clock=SystemClock()).keys.records())
         except DatabaseUnusable as fault:
             yield str(fault)
     if not secrets and not stored:

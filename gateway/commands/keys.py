@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.auth.keyring import KeyEntry
-from gateway.auth.keystore import KeyNotFound, KeyRefused, KeyStore
+from gateway.auth.keystore import KeyNotFound, KeyRefused
 from gateway.auth.record import KeyRecord, KeyStatus, KeyTerms, Limit
+from gateway.auth.register import KeyRegister
 from gateway.clock import Clock
+from gateway.commands.books import Books
 from gateway.commands.exits import explained
 from gateway.commands.tables import new_table, print_table
 from gateway.commands.terms import (
@@ -33,7 +34,7 @@ _LIMIT_HELP = "A number, 'off', or 'default' for what the gateway is configured 
 
 def keys_app(
     *,
-    database_path: Callable[[], Path],
+    books: Callable[[], Books],
     clock: Clock,
     static_keys: Callable[[], tuple[KeyEntry, ...]] = tuple,
 ) -> typer.Typer:
@@ -42,7 +43,7 @@ def keys_app(
     `static_keys` are those of GATEWAY_API_KEYS: listed, and changed nowhere but there.
     """
     app = typer.Typer(name="keys", help="Create, list, revoke and rotate API keys.")
-    commands = _Keys(database_path=database_path, clock=clock, static_keys=static_keys)
+    commands = _Keys(books=books, clock=clock, static_keys=static_keys)
     app.command("create")(commands.create)
     app.command("list")(commands.list)
     app.command("show")(commands.show)
@@ -57,11 +58,11 @@ class _Keys:
     def __init__(
         self,
         *,
-        database_path: Callable[[], Path],
+        books: Callable[[], Books],
         clock: Clock,
         static_keys: Callable[[], tuple[KeyEntry, ...]],
     ) -> None:
-        self._database_path = database_path
+        self._books = books
         self._clock = clock
         self._static_keys = static_keys
 
@@ -91,8 +92,8 @@ class _Keys:
         with explained():
             self._refuse_static(name)
             record, secret = self._store().create(name, terms)
-        path = self._database_path().absolute()
-        story = f"Key '{record.name}' has the id {record.key_id}; it is kept in {path}."
+        place = self._books().place
+        story = f"Key '{record.name}' has the id {record.key_id}; it is kept in {place}."
         self._hand_over(record, secret, story, as_json=as_json, quiet=quiet)
 
     def list(self, as_json: _Json = False) -> None:
@@ -144,8 +145,8 @@ class _Keys:
         story = f"Key '{record.name}' ({record.key_id}) has a new secret. The old one {end}."
         self._hand_over(record, secret, story, as_json=as_json, quiet=quiet)
 
-    def _store(self) -> KeyStore:
-        return KeyStore(path=self._database_path(), clock=self._clock)
+    def _store(self) -> KeyRegister:
+        return self._books().keys
 
     def _refuse_static(self, reference: str) -> None:
         """Raises KeyRefused if GATEWAY_API_KEYS has a key of this id or name."""

@@ -1,11 +1,10 @@
-"""`gateway usage`: tokens per key, day and model, read from the journal's file."""
+"""`gateway usage`: tokens per key, day and model, read where the gateways keep them."""
 
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
-from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -13,12 +12,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gateway.auth.keystore import KeyNotFound, KeyStore
+from gateway.auth.keystore import KeyNotFound
 from gateway.clock import Clock
+from gateway.commands.books import Books
 from gateway.commands.exits import explained
 from gateway.commands.tables import new_table, print_table
 from gateway.quota.calendar import QuotaCalendar
-from gateway.quota.history import read_rows
 from gateway.quota.report import DayUsage, UsageRow, days_back
 
 _LONGEST_DAYS = 3660
@@ -26,14 +25,14 @@ _LONGEST_DAYS = 3660
 
 @dataclass(frozen=True, slots=True)
 class UsageSource:
-    """Where the journal lies and in which zone its days were counted."""
+    """Where the books are and in which zone their days were counted."""
 
-    path: Path
+    books: Books
     zone: ZoneInfo
 
 
 def usage_command(*, source: Callable[[], UsageSource], clock: Clock) -> Callable[..., None]:
-    """The command. `source` is asked when it runs; the file is only ever read."""
+    """The command. `source` is asked when it runs; the books are only ever read."""
 
     def usage(
         key: Annotated[str | None, typer.Option(help="Id or name of one key.")] = None,
@@ -45,8 +44,8 @@ def usage_command(*, source: Callable[[], UsageSource], clock: Clock) -> Callabl
         today = QuotaCalendar(zone=found.zone, clock=clock).today().date
         since = days_back(today, days)[-1]
         with explained():
-            names = _names(found.path, clock)
-            rows = read_rows(found.path, since=since, key_id=None)
+            names = _names(found.books)
+            rows = found.books.rows(today, days=days)
             if key is not None:
                 key_id = _key_id(key, names, rows)
                 rows = tuple(row for row in rows if row.key_id == key_id)
@@ -58,9 +57,8 @@ def usage_command(*, source: Callable[[], UsageSource], clock: Clock) -> Callabl
     return usage
 
 
-def _names(path: Path, clock: Clock) -> dict[str, str]:
-    records = KeyStore(path=path, clock=clock).records()
-    return {record.key_id: record.name for record in records}
+def _names(books: Books) -> dict[str, str]:
+    return {record.key_id: record.name for record in books.keys.records()}
 
 
 def _key_id(reference: str, names: dict[str, str], rows: Iterable[UsageRow]) -> str:

@@ -38,15 +38,23 @@ async def version(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Ready:
-    """Readiness: 503 with every reason until all checks are silent."""
+    """Readiness: 503 with every reason until all checks are silent.
 
-    def __init__(self, checks: Sequence[ReadinessCheck]) -> None:
+    A weakness is told, and no reason to take no calls.
+    """
+
+    def __init__(
+        self, checks: Sequence[ReadinessCheck], *, weaknesses: Sequence[ReadinessCheck] = ()
+    ) -> None:
         self._checks = checks
+        self._weaknesses = weaknesses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reasons = [reason for check in self._checks if (reason := check())]
         if not reasons:
-            await respond_json(send, {"status": "ready"})
+            degraded = [weakness for tell in self._weaknesses if (weakness := tell())]
+            ready: dict[str, object] = {"status": "ready"}
+            await respond_json(send, {**ready, "degraded": degraded} if degraded else ready)
             return
         document = {"status": "not ready", "reasons": reasons}
         await respond_json(send, document, status=503, headers=[(b"retry-after", b"1")])

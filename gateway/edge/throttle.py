@@ -29,7 +29,7 @@ class ThrottleAddress:
         address = "ip:" + client_network(exchange.client_address)
         decision = self._limiter.hit(address, self._limits)
         if not decision.allowed:
-            raise _too_many(decision, self._limits, limit="ip_rate", who="from this address")
+            raise too_many(decision, self._limits, limit="ip_rate", who="from this address")
         try:
             await self._app(scope, receive, send)
         except Refusal:
@@ -62,13 +62,13 @@ class ThrottleKey:
         principal = exchange.caller
         try:
             if not self._running.acquire(principal.key_id, principal.max_concurrent):
-                raise _too_many_at_once(principal)
+                raise too_many_at_once(principal)
             try:
                 decision = self._limiter.hit("key:" + principal.key_id, principal.rate_limits)
                 if principal.rate_limits:
                     exchange.request_window = Allowance(*decision[1:4])
                 if not decision.allowed:
-                    raise _too_many(
+                    raise too_many(
                         decision, principal.rate_limits, limit="key_rate", who="with this key"
                     )
                 await self._inner(exchange, scope, receive, send)
@@ -88,7 +88,7 @@ class ThrottleKey:
             raise
 
 
-def _too_many(
+def too_many(
     decision: Decision, limits: tuple[RateLimit, ...], *, limit: str, who: str
 ) -> RateLimitExceeded:
     allowed = " and ".join(f"{each.amount} in {each.window_seconds:g} s" for each in limits)
@@ -100,7 +100,7 @@ def _too_many(
     )
 
 
-def _too_many_at_once(principal: Principal) -> ConcurrencyExceeded:
+def too_many_at_once(principal: Principal) -> ConcurrencyExceeded:
     return ConcurrencyExceeded(
         f"This key has {principal.max_concurrent} requests running, as many as it may have at "
         "the same time. Wait for one to end.",

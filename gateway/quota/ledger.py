@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from gateway.errors import QuotaExceeded, QuotaReserved, Refusal
-from gateway.exchange import Principal, TokenUsage
+from gateway.exchange import Principal, SharedLimits, TokenUsage
 from gateway.quota.report import UsageReport
 
 _RUNNING_REQUEST_SECONDS = 2.0
@@ -100,9 +100,11 @@ class Ledger(Protocol):
     """
 
     def reserve(
-        self, principal: Principal, demand: TokenDemand
+        self, principal: Principal, demand: TokenDemand, shared: SharedLimits | None = None
     ) -> AbstractAsyncContextManager[Reservation]:
         """Hold what the demand may cost, at most what remains; a free one holds nothing.
+
+        `shared` are further limits that are asked about with it, where that takes a question.
 
         Entering raises QuotaExceeded or, if only running requests are in the way,
         QuotaReserved. A key without a quota holds nothing and is metered all the same.

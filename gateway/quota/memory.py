@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date
 from types import TracebackType
 
-from gateway.exchange import Principal, TokenUsage
+from gateway.exchange import Principal, SharedLimits, TokenUsage
 from gateway.quota.account import Account
 from gateway.quota.calendar import QuotaCalendar, QuotaDay
 from gateway.quota.history import NO_HISTORY, HistoryUnavailable, UsageHistory
@@ -31,7 +31,7 @@ class MemoryLedger:
         self._enter(calendar.today())
 
     def reserve(
-        self, principal: Principal, demand: TokenDemand
+        self, principal: Principal, demand: TokenDemand, shared: SharedLimits | None = None
     ) -> AbstractAsyncContextManager[Reservation]:
         return MemoryReservation(self, principal, demand)
 

@@ -25,6 +25,7 @@ from gateway.routing.retries import RetryConfig
 from gateway.routing.source import UpstreamsFile
 from gateway.settings.fleet import SOURCES, found_beside, read_fleet
 from gateway.settings.table import TABLE, Setting
+from gateway.shared.config import RedisConfig
 from gateway.telemetry.goodput import Slo
 from gateway.telemetry.logs import LogFormat
 from gateway.telemetry.metrics import MetricsConfig
@@ -75,6 +76,8 @@ class Settings:
     has_dashboard: bool
     cors_origins: frozenset[str]
     journal: JournalConfig
+    redis: RedisConfig | None
+    workers: int
     quota_zone: ZoneInfo
     log_level: str
     log_format: LogFormat
@@ -124,6 +127,11 @@ def _contradictions(v: Mapping[str, Any], said: AbstractSet[str]) -> dict[str, s
     if v["METRICS_PORT"] and v["METRICS_PORT"] == v["GATEWAY_PORT"]:
         faults["METRICS_PORT"] = (
             f"METRICS_PORT={v['METRICS_PORT']}: is GATEWAY_PORT too; give each its own port"
+        )
+    if v["WORKERS"] > 1 and v["REDIS_URL"] is None:
+        faults["WORKERS"] = (
+            f"WORKERS={v['WORKERS']}: several processes share keys, quotas and rate limits through "
+            "Redis; set REDIS_URL, or WORKERS=1"
         )
     is_longest_said = "CIRCUIT_OPEN_MAX_SECONDS" in said
     if is_longest_said and v["CIRCUIT_OPEN_MAX_SECONDS"] < v["CIRCUIT_OPEN_SECONDS"]:
@@ -213,6 +221,8 @@ def _compose(
             flush_seconds=v["QUOTA_FLUSH_SECONDS"],
             retention_days=v["USAGE_RETENTION_DAYS"],
         ),
+        redis=_redis(v),
+        workers=v["WORKERS"],
         quota_zone=v["QUOTA_TIMEZONE"],
         log_level=v["LOG_LEVEL"],
         log_format=v["LOG_FORMAT"],
@@ -220,6 +230,18 @@ def _compose(
         trusted_traces=v["TRUST_INCOMING_TRACES"],
         otel={name: value for name, value in environ.items() if name.startswith("OTEL_")},
         warnings=_warnings(v, environ),
+    )
+
+
+def _redis(v: Mapping[str, Any]) -> RedisConfig | None:
+    if v["REDIS_URL"] is None:
+        return None
+    return RedisConfig(
+        v["REDIS_URL"],
+        timeout_seconds=v["REDIS_TIMEOUT_SECONDS"],
+        lease_seconds=v["REDIS_LEASE_SECONDS"],
+        on_quota_failure=v["REDIS_FAILURE_QUOTA"],
+        on_rate_failure=v["REDIS_FAILURE_RATE"],
     )
 
 

@@ -29,6 +29,7 @@ DURATION_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 
 QUEUE_BUCKETS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 OVERHEAD_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+REDIS_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 NOTHING_SENT = "5xx"
 
 
@@ -257,6 +258,12 @@ class Metrics:
     def watch_each(self, name: str, text: str, read: ReadSeries) -> None:
         """A gauge whose series somebody else owns, adds and takes away."""
         self._families.append(WatchedSeries(PREFIX + name, text, read=read))
+
+    def redis_calls(self) -> Distribution:
+        """How long the shared Redis takes; a series only where there is one."""
+        return self._distributions(
+            "redis_call_seconds", "From a question to Redis to its answer.", REDIS_BUCKETS
+        ).child()
 
     def watch_keys(self, standings: Standings) -> None:
         """Where every valid key stands, asked when it is scraped and taken a few at a time."""

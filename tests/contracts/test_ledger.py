@@ -1,7 +1,7 @@
 """What every Ledger promises, whatever it is made of."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -13,6 +13,8 @@ from gateway.quota.calendar import QuotaCalendar
 from gateway.quota.ledger import Ledger, TokenDemand
 from gateway.quota.memory import MemoryLedger
 from tests.fakes.clock import FakeClock
+from tests.harness.redis import RedisProcess
+from tests.harness.shared import shared_ledger
 
 UNLIMITED = Principal("free", "Free")
 
@@ -27,19 +29,27 @@ def demand(
     return TokenDemand(model, input_tokens, output_tokens, choices)
 
 
-def memory_ledger(clock: FakeClock) -> Ledger:
-    return MemoryLedger(calendar=QuotaCalendar(zone=ZoneInfo("UTC"), clock=clock))
-
-
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=[memory_ledger], ids=["memory"])
-def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> Ledger:
-    make: Callable[[FakeClock], Ledger] = request.param
-    return make(clock)
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    with RedisProcess(folder=tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Ledger]:
+    if request.param == "memory":
+        yield MemoryLedger(calendar=QuotaCalendar(zone=ZoneInfo("UTC"), clock=clock))
+        return
+    server: RedisProcess = request.getfixturevalue("redis_server")
+    with server.client() as client:
+        client.flushall()
+    async with shared_ledger(server.url, clock) as shared:
+        yield shared
 
 
 async def spend(ledger: Ledger, principal: Principal, tokens: int) -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.auth.keyring import KeyDefaults, KeyRing, static_entries
 from gateway.auth.keystore import KeyStore
+from gateway.commands.books import FileBooks
 from gateway.commands.keys import keys_app
 from tests.fakes.clock import FakeClock
 
@@ -24,7 +25,9 @@ class Shell:
         self.store = KeyStore(path=path, clock=self.clock)
         static = static_entries([("Team A", "sk-team-of-settings")], defaults=KeyDefaults())
         self._app = keys_app(
-            database_path=lambda: path, clock=self.clock, static_keys=lambda: static
+            books=lambda: FileBooks(path, clock=self.clock),
+            clock=self.clock,
+            static_keys=lambda: static,
         )
 
     def run(self, *words: str) -> Result:

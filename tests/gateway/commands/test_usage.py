@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.auth.keystore import KeyStore
 from gateway.auth.record import KeyTerms
+from gateway.commands.books import FileBooks
 from gateway.commands.usage import UsageSource, usage_command
 from tests.fakes.clock import FakeClock
 
@@ -22,7 +23,7 @@ class Shell:
     def __init__(self, path: Path) -> None:
         clock = FakeClock()
         self._app = typer.Typer()
-        source = UsageSource(path=path, zone=ZoneInfo("UTC"))
+        source = UsageSource(books=FileBooks(path, clock=clock), zone=ZoneInfo("UTC"))
         self._app.command()(usage_command(source=lambda: source, clock=clock))
         self.alice = KeyStore(path=path, clock=clock).create("alice", KeyTerms())[0].key_id
         rows = [
@@ -96,7 +97,9 @@ def test_days_that_are_none_are_a_usage_error(shell: Shell, days: str) -> None:
 
 def test_a_missing_file_is_exit_code_1_and_is_not_created(tmp_path: Path) -> None:
     app = typer.Typer()
-    source = UsageSource(path=tmp_path / "none.db", zone=ZoneInfo("UTC"))
+    source = UsageSource(
+        books=FileBooks(tmp_path / "none.db", clock=FakeClock()), zone=ZoneInfo("UTC")
+    )
     app.command()(usage_command(source=lambda: source, clock=FakeClock()))
     assert CliRunner().invoke(app, []).exit_code == 1
     assert list(tmp_path.iterdir()) == []
