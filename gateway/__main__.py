@@ -2,7 +2,10 @@
 
 import os
 import signal
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -26,13 +29,19 @@ from gateway.server import (
     use_all_descriptors,
 )
 from gateway.settings import ConfigurationError, Settings
-from gateway.telemetry.logs import LogFileUnusable, Logging
+from gateway.telemetry.logs import LogFileUnusable, Logging, require_writable
 from gateway.telemetry.stdlog import take_over_last_words
 from gateway.telemetry.traces import TracingUnusable
+from gateway.telemetry.workerlog import PlainLog, WorkerLogging
+from gateway.workers.doors import Door, Doors
+from gateway.workers.lifeline import end_with_the_supervisor
+from gateway.workers.supervisor import Post, Supervisor
+from gateway.workers.team import Team
 
 ENV_FILE = Path("config/.env")
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: restarting will not help
-EXIT_CODES = {Ending.NOT_STARTED: EXIT_CONFIGURATION, Ending.TROUBLED: 1}
+EXIT_NOT_YET = 75  # EX_TEMPFAIL: what is missing may come, and starting again helps
+EXIT_CODES = {Ending.ORDERLY: 0, Ending.NOT_STARTED: EXIT_CONFIGURATION, Ending.TROUBLED: 1}
 
 
 def main() -> None:
@@ -97,18 +106,9 @@ class CommandLine:
     def serve(self) -> None:
         """Run the gateway until SIGTERM or Ctrl-C."""
         settings = self.settings()
-        try:
-            logging = Logging(
-                level=settings.log_level, form=settings.log_format, file=settings.log_file
-            )
-        except LogFileUnusable as fault:
-            _fail([str(fault)])
-        _obey_signals(logging)
-        take_over_last_words(logging.log)
-        try:
-            _serve(settings, logging)
-        finally:
-            logging.close()
+        code = _supervise(settings) if settings.workers > 1 else _serve_alone(settings)
+        if code:
+            raise typer.Exit(code)
 
     def check(self) -> None:
         """Validate the settings and look at keys and upstreams; list all faults.
@@ -169,23 +169,89 @@ def _obey_hangup(settings: Settings, logging: Logging, application: Application)
     signal.signal(signal.SIGHUP, look_anew)
 
 
-def _serve(settings: Settings, logging: Logging) -> None:
+def _serve_alone(settings: Settings) -> int:
+    logging = _logging(Logging, settings)
+    with closing(logging):
+        try:
+            door = _door(settings, is_shared=False)
+        except PortUnavailable as fault:
+            logging.log.critical("cannot start", fault=str(fault))
+            return EXIT_CONFIGURATION
+        return _serve(settings, logging, door)
+
+
+def _supervise(settings: Settings) -> int:
+    """WORKERS processes on one listening socket, and this one to keep them."""
+    with tempfile.TemporaryDirectory(prefix="gateway-workers-") as place:
+        folder = Path(place)
+        try:
+            _require_writable_log(settings)
+            # Alone at first: a port that somebody else shares among his own is not ours to share.
+            _door(settings, is_shared=False).close()
+            shared = partial(_door, settings, is_shared=True)
+            doors = Doors(count=settings.workers, open_door=shared)
+        except (PortUnavailable, LogFileUnusable) as fault:
+            _fail([str(fault)])
+        lock_path = folder / "log.lock"
+
+        def work(post: Post, door: Door) -> int:
+            kind = partial(WorkerLogging, number=post.number, lock_path=lock_path)
+            end_with_the_supervisor(post.lifeline)
+            team = Team(post.number, settings.workers, post.restarts, folder)
+            with closing(_logging(kind, settings)) as logging:
+                return _serve(settings, logging, door, team=team)
+
+        supervisor = Supervisor(
+            count=settings.workers,
+            doors=doors,
+            work=work,
+            notes=PlainLog(form=settings.log_format, file=settings.log_file, lock_path=lock_path),
+            hopeless_code=EXIT_CONFIGURATION,
+        )
+        return supervisor.run()
+
+
+def _require_writable_log(settings: Settings) -> None:
+    if settings.log_file is not None:
+        require_writable(settings.log_file)
+
+
+def _door(settings: Settings, *, is_shared: bool) -> Door:
+    """Raises PortUnavailable."""
+    host, side_port = settings.server.host, settings.metrics_port
+    main = listen(host, settings.server.port, variable="GATEWAY_PORT", shares_port=is_shared)
+    if side_port is None:
+        return Door(main, None)
+    try:
+        side = listen(host, side_port, variable="METRICS_PORT", shares_port=is_shared)
+    except PortUnavailable:
+        main.close()
+        raise
+    return Door(main, side)
+
+
+def _logging(kind: Callable[..., Logging], settings: Settings) -> Logging:
+    try:
+        logging = kind(level=settings.log_level, form=settings.log_format, file=settings.log_file)
+    except LogFileUnusable as fault:
+        _fail([str(fault)])
+    _obey_signals(logging)
+    take_over_last_words(logging.log)
+    return logging
+
+
+def _serve(settings: Settings, logging: Logging, door: Door, *, team: Team | None = None) -> int:
+    """The exit code."""
     for warning in settings.warnings:
         logging.log.warning("settings", what=warning)
     use_all_descriptors()
     try:
-        application = Application(settings, logging=logging, clock=SystemClock())
-        _obey_hangup(settings, logging, application)
-        listener = listen(settings.server.host, settings.server.port, variable="GATEWAY_PORT")
-        side = None
-        if settings.metrics_port is not None:
-            port = settings.metrics_port
-            side_listener = listen(settings.server.host, port, variable="METRICS_PORT")
-            side = Side(application.side, side_listener)
-    except (PortUnavailable, KeyConflict, TracingUnusable) as fault:
+        application = Application(settings, logging=logging, clock=SystemClock(), team=team)
+    except (KeyConflict, TracingUnusable) as fault:
         logging.log.critical("cannot start", fault=str(fault))
-        raise typer.Exit(EXIT_CONFIGURATION) from fault
-    host, port = listener.getsockname()[:2]
+        return EXIT_CONFIGURATION
+    _obey_hangup(settings, logging, application)
+    host, port = door.main.getsockname()[:2]
     logging.log.info(
         "gateway is starting", version=gateway.__version__, host=host, port=port, pid=os.getpid()
     )
@@ -193,12 +259,14 @@ def _serve(settings: Settings, logging: Logging) -> None:
         application,
         application=application.lifecycle,
         config=settings.server,
-        listener=listener,
-        side=side,
+        listener=door.main,
+        side=Side(application.side, door.side) if door.side else None,
         on_refusal=application.refused_by_protocol,
+        is_supervised=team is not None,
     )
-    if ending is not Ending.ORDERLY:
-        raise typer.Exit(EXIT_CODES[ending])
+    if ending is Ending.NOT_STARTED and application.may_start_later:
+        return EXIT_NOT_YET
+    return EXIT_CODES[ending]
 
 
 def _fail(faults: list[str], *, code: int = EXIT_CONFIGURATION) -> NoReturn:

@@ -1,6 +1,7 @@
 """The composition root: makes every part, nests the layers, owns the lifespan."""
 
-from contextlib import AsyncExitStack
+import asyncio
+from contextlib import AsyncExitStack, suppress
 from functools import lru_cache, partial
 
 import httpx2
@@ -28,7 +29,7 @@ from gateway.edge.throttle import ThrottleAddress, ThrottleKey
 from gateway.edge.upload import UPLOADS, UploadEndpoint
 from gateway.exchange import Exchange, Operation
 from gateway.ratelimit import ConcurrencyLimiter, MemoryRateLimiter
-from gateway.readings import show_parts
+from gateway.readings import show_parts, show_team
 from gateway.routing.definition import UpstreamDefinition
 from gateway.routing.fleet import Fleet, Member
 from gateway.routing.health import HealthProber
@@ -39,6 +40,7 @@ from gateway.routing.sticky import Sticky
 from gateway.routing.upstream import Upstream
 from gateway.routing.watcher import FleetWatcher
 from gateway.settings import Settings
+from gateway.shared.config import RedisUnusable
 from gateway.state import state_of
 from gateway.telemetry.logs import Logging
 from gateway.telemetry.looplag import LoopLag
@@ -50,8 +52,11 @@ from gateway.transport.client import UpstreamClient
 from gateway.transport.probe import HttpProbe
 from gateway.wire.anthropic import AnthropicDialect
 from gateway.wire.openai import OpenAIDialect
+from gateway.workers.siblings import Siblings
+from gateway.workers.team import Team
 
 PROBE_TIMEOUT_SECONDS = 5.0
+FIRST_LOOK_SECONDS = 2.0
 NO_KEYS = (
     "no API key exists: set GATEWAY_API_KEYS, or make one with `gateway keys create --name NAME`; "
     "an empty list never means open"
@@ -65,14 +70,19 @@ class StartupFault(Exception):
 class Application:
     """Every part of one gateway process: cold until its lifespan opens them, in order.
 
-    `side` serves /metrics alone, for METRICS_PORT. Raises auth.keyring.KeyConflict.
+    `side` serves /metrics alone, for METRICS_PORT; one of a `team` shows the metrics of all.
+    Raises auth.keyring.KeyConflict.
     """
 
-    def __init__(self, settings: Settings, *, logging: Logging, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, *, logging: Logging, clock: Clock, team: Team | None = None
+    ) -> None:
         self._settings = settings
         self._log = logging.log
         self._clock = clock
         self.lifecycle = Lifecycle()
+        self.may_start_later = False
+        self._has_seen_one = asyncio.Event()
         self._origin = Origin(settings.origin)
         self._dialects = Dialects(
             openai=OpenAIDialect(settings.dialect), anthropic=AnthropicDialect(settings.dialect)
@@ -80,6 +90,9 @@ class Application:
         largest = settings.inference.max_body_bytes
         self._bodies = BodyMemory(max_bytes=largest and LARGEST_AT_ONCE * largest)
         self._metrics = Metrics(settings.metrics)
+        self._siblings = None if team is None else Siblings(team, own=self._metrics.render)
+        if team is not None:
+            show_team(self._metrics, restarts=team.restarts)
         self._streams = StreamTallies(self._metrics.gaps, clock=clock)
         self._lag = LoopLag(self._metrics.lag, clock=clock)
         self._logging = logging
@@ -149,6 +162,7 @@ class Application:
                 await self._open(opening)
                 return opening.pop_all()
         except (DatabaseUnusable, StartupFault) as fault:
+            self.may_start_later = isinstance(fault, RedisUnusable)
             self._log.critical("cannot start", fault=str(fault))
         except Exception as fault:
             self._log.critical("cannot start", fault=repr(fault), exc_info=fault)
@@ -156,6 +170,8 @@ class Application:
 
     async def _open(self, opened: AsyncExitStack) -> None:
         opened.callback(self._tracing.close)
+        if self._siblings:
+            await opened.enter_async_context(self._siblings)
         await self._state.open(opened)
         if len(self._keys.ring) == 0:
             raise StartupFault(NO_KEYS)
@@ -163,9 +179,18 @@ class Application:
         await opened.enter_async_context(self._fleet)
         await opened.enter_async_context(self._prober)
         self._say_fleet()
+        if self._siblings:
+            await self._until_seen()
         if self._fleet_watcher:
             await opened.enter_async_context(self._fleet_watcher)
         await opened.enter_async_context(self._lag)
+
+    async def _until_seen(self) -> None:
+        """A worker shares its port with others: it takes no call before it knows an upstream, or
+        has looked for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                await self._has_seen_one.wait()
 
     # Parts.
 
@@ -323,7 +348,9 @@ class Application:
 
     def _metrics_route(self) -> Route:
         page = operations.MetricsPage(
-            self._metrics, origin=self._origin, access=self._settings.metrics_access
+            self._siblings or self._metrics,
+            origin=self._origin,
+            access=self._settings.metrics_access,
         )
         return Route("/metrics", "GET", page)
 
@@ -368,7 +395,9 @@ class Application:
 
     def _upstream_changed(self, upstream: Upstream) -> None:
         health = upstream.health
-        if not health.is_healthy:
+        if health.is_healthy:
+            self._has_seen_one.set()
+        else:
             self._log.warning("upstream is unhealthy", upstream=upstream.name, reason=health.reason)
             return
         self._log.info("upstream is healthy", upstream=upstream.name, models=list(upstream.models))

@@ -42,6 +42,12 @@ def show_redis(metrics: Metrics, line: Callable[[], Line]) -> Callable[[float], 
     return metrics.redis_calls().observe
 
 
+def show_team(metrics: Metrics, *, restarts: int) -> None:
+    """What one of several workers knows of itself."""
+    text = "How often this worker ended by itself and was started again."
+    metrics.watch(WatchedValue("worker_restarts", text, lambda: restarts, is_counter=True))
+
+
 def show_parts(
     metrics: Metrics,
     *,

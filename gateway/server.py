@@ -62,7 +62,9 @@ class GatewayServer(uvicorn.Server):
 
     First SIGTERM or SIGINT: readiness is withdrawn, new work refused, running calls get
     `drain_seconds`; what is left then ends with an error event. A second signal does that
-    at once. Either way the application's parts are closed, so that nothing counted is lost.
+    at once; a worker waits for its supervisor's SIGQUIT instead, because a service manager sends
+    it a SIGTERM too. Either way the application's parts are closed, so that nothing counted is
+    lost.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class GatewayServer(uvicorn.Server):
         application: Drainable,
         drain_seconds: float,
         side: Side | None,
+        is_supervised: bool,
     ) -> None:
         super().__init__(config)
+        self._is_supervised = is_supervised
         self._side = side
         self._protocol = protocol
         self._application = application
@@ -101,12 +105,17 @@ class GatewayServer(uvicorn.Server):
             self.servers.append(server)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._signals += 1
+        if self._is_supervised:
+            self._signals = 2 if sig == signal.SIGQUIT else max(self._signals, 1)
+        else:
+            self._signals += 1
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """uvicorn raises the signal anew when it is done; an orderly end is an exit code of 0."""
-        handled = (signal.SIGINT, signal.SIGTERM)
+        handled = [signal.SIGINT, signal.SIGTERM]
+        if self._is_supervised:
+            handled.append(signal.SIGQUIT)
         before = {number: signal.signal(number, self.handle_exit) for number in handled}
         try:
             yield
@@ -144,11 +153,16 @@ def use_all_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def listen(host: str, port: int, *, variable: str) -> socket.socket:
-    """The listening socket of the port that `variable` sets. Raises PortUnavailable."""
+def listen(host: str, port: int, *, variable: str, shares_port: bool = False) -> socket.socket:
+    """The listening socket of the port that `variable` sets, or one of several on it.
+
+    Raises PortUnavailable; of several, only for who does not share it.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, reuse_port=shares_port
+        )
     except OSError as cause:
         # Python adds the address in brackets, which stands there already.
         reason = (cause.strerror or str(cause)).partition(" (")[0]
@@ -166,6 +180,7 @@ def serve(
     listener: socket.socket,
     side: Side | None = None,
     on_refusal: Callable[[int], None],
+    is_supervised: bool = False,
 ) -> Ending:
     """Run until the end. `on_refusal` hears the status of what was refused as no valid HTTP."""
 
@@ -185,6 +200,7 @@ def serve(
         application=application,
         drain_seconds=config.drain_seconds,
         side=side,
+        is_supervised=is_supervised,
     )
     # What uvicorn says at lower levels, the application says better or the client is told;
     # a fault of the lifespan among it.

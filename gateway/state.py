@@ -13,22 +13,22 @@ from gateway.clock import Clock
 from gateway.edge.asgi import ASGIApp
 from gateway.edge.sharing import AddressAsked, LimitsCarried
 from gateway.quota.calendar import QuotaCalendar
-from gateway.quota.courier import Courier
+from gateway.quota.courier import SETTLE, Courier
 from gateway.quota.history import SqliteHistory
 from gateway.quota.journal import Journal
 from gateway.quota.ledger import Ledger
 from gateway.quota.memory import MemoryLedger
 from gateway.quota.mirror import Mirror
 from gateway.quota.parcel import Held
-from gateway.quota.pulse import Pulse
-from gateway.quota.recollection import CourierConfig, Recollection
-from gateway.quota.redis_ledger import RedisLedger
+from gateway.quota.pulse import SURVEY, Pulse
+from gateway.quota.recollection import RESTORE, CourierConfig, Recollection
+from gateway.quota.redis_ledger import LOOK, RESERVE, RedisLedger
 from gateway.readings import Flushes, show_redis
 from gateway.settings import Settings
 from gateway.shared.config import OnFailure, RedisConfig
 from gateway.shared.line import Line
 from gateway.shared.tables import Tables
-from gateway.sharedlimits import SharedRateLimiter
+from gateway.sharedlimits import HIT, SharedRateLimiter
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Metrics
 
@@ -144,6 +144,7 @@ class SharedState:
             observe=show_redis(metrics, lambda: self._line),
             on_down=self._say_silent,
             on_up=self._say_answers,
+            scripts=(RESERVE, LOOK, SETTLE, RESTORE, SURVEY, HIT),
         )
         mirror, holds = Mirror(), dict[str, Held]()
         calendar = QuotaCalendar(zone=settings.quota_zone, clock=clock)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
+from typing import Protocol
 from urllib.parse import parse_qs
 
 import gateway
@@ -21,7 +22,6 @@ from gateway.errors import InvalidRequest, PermissionDenied
 from gateway.quota.ledger import Ledger
 from gateway.routing.pool import UpstreamPool
 from gateway.routing.standing import Standing
-from gateway.telemetry.metrics import Metrics
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 HISTORY_DAYS_MAX = 400
@@ -83,10 +83,18 @@ class Visitors:
         return is_direct and lies_in(address, self._networks)
 
 
+class Exposition(Protocol):
+    """Whatever can show all metrics."""
+
+    async def render(self, accept: str) -> tuple[bytes, bytes]:
+        """The page and its content type."""
+        ...
+
+
 class MetricsPage:
     """Prometheus' exposition, for loopback and METRICS_ALLOW only."""
 
-    def __init__(self, metrics: Metrics, *, origin: Origin, access: MetricsAccess) -> None:
+    def __init__(self, metrics: Exposition, *, origin: Origin, access: MetricsAccess) -> None:
         self._metrics = metrics
         self._visitors = Visitors(origin, access)
 

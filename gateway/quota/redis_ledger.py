@@ -22,6 +22,7 @@ from gateway.shared.script import Script
 RESERVE: Final = Script.of(
     "gateway.shared:names", "gateway.shared:windows", "gateway.quota:holds", "gateway.quota:reserve"
 )
+LOOK: Final = Script.of("gateway.shared:names", "gateway.quota:holds", "gateway.quota:look")
 RETRY_SECONDS = 1.0
 _ONE_REFUSAL = (0, 0, 0, 1)
 
@@ -257,10 +258,17 @@ class RedisLedger:
         dates = days_back(self._calendar.today().date, days)
         try:
             if await self._courier.delivered():
+                await self._look(key_id)
                 return await self._history.rows(key_id, days=dates), True
         except RedisSilent:
             pass
         return tuple(self._mirror.known_rows(key_id)), False
+
+    async def _look(self, key_id: str) -> None:
+        day, acknowledged = self.today(), self._courier.acknowledged
+        reply = await self._line.run(LOOK, self._process, acknowledged, SERVER_TIME, day, key_id)
+        if reply[0] == b"ok":
+            self._mirror.see(day, key_id, used=reply[1], held=reply[2])
 
     def _standing(self, principal: Principal, *, used: int, reserved: int) -> Standing:
         quota = principal.daily_token_quota

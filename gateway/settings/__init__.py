@@ -133,6 +133,8 @@ def _contradictions(v: Mapping[str, Any], said: AbstractSet[str]) -> dict[str, s
             f"WORKERS={v['WORKERS']}: several processes share keys, quotas and rate limits through "
             "Redis; set REDIS_URL, or WORKERS=1"
         )
+    elif v["WORKERS"] > 1 and v["GATEWAY_PORT"] == 0:
+        faults["WORKERS"] = f"WORKERS={v['WORKERS']}: they share one port; name it in GATEWAY_PORT"
     is_longest_said = "CIRCUIT_OPEN_MAX_SECONDS" in said
     if is_longest_said and v["CIRCUIT_OPEN_MAX_SECONDS"] < v["CIRCUIT_OPEN_SECONDS"]:
         faults["CIRCUIT_OPEN_MAX_SECONDS"] = (

@@ -21,6 +21,7 @@ _LONGEST_PAUSE_SECONDS = 0.5
 _CONNECT_SECONDS = 2.0
 # So many answers in a row that did not come in time, and the connection is given up.
 _LATE_MAX = 3
+_NOT_YET = "not connected yet"
 
 Part = bytes | str | int | float
 Reply = Any  # What Redis may say: bytes, int, None, lists of these.
@@ -39,8 +40,8 @@ class Line:
     All questions share one connection and leave together once per tick of the loop; Redis
     answers in the order they were asked in, which is what the ledger's view relies on. While
     the connection is down every question fails at once: it costs a call a microsecond, not a
-    time-out. A task of its own connects again. Entering raises RedisUnusable if Redis cannot be
-    reached within `start_seconds`.
+    time-out. A task of its own connects again, and makes the `scripts` known. Entering raises
+    RedisUnusable if Redis cannot be reached within `start_seconds`.
     """
 
     def __init__(
@@ -51,13 +52,15 @@ class Line:
         observe: Callable[[float], None] = lambda _: None,
         on_down: Callable[[str], None] = lambda _: None,
         on_up: Callable[[str], None] = lambda _: None,
-        start_seconds: float = 10.0,
+        scripts: tuple[Script, ...] = (),
+        start_seconds: float = 5.0,
     ) -> None:
         self._config = config
         self._clock = clock
         self._observe = observe
         self._on_down = on_down
         self._on_up = on_up
+        self._scripts = scripts
         self._start_seconds = start_seconds
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._unsent: list[bytes] = []
@@ -66,7 +69,7 @@ class Line:
         self._up = asyncio.Event()
         self._late = 0
         self._task: asyncio.Task[None] | None = None
-        self.trouble: str | None = "not connected yet"
+        self.trouble: str | None = _NOT_YET
         self.errors_total = 0
 
     @property
@@ -207,8 +210,10 @@ class Line:
         async with asyncio.timeout(_CONNECT_SECONDS):
             await connection.connect()  # type: ignore[no-untyped-call]  # theirs
             # Who is loading its file, or wants a password, says so here.
-            await connection.send_packed_command(_packed((b"PING",)), False)
-            await connection.read_response(disable_decoding=True)
+            loads = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
+            for command in ((b"PING",), *loads):
+                await connection.send_packed_command(_packed(command), False)
+                await connection.read_response(disable_decoding=True)
 
     async def _serve(self, connection: Connection) -> str:
         """Until the connection is no good; says why."""
@@ -258,11 +263,12 @@ class Line:
                 future.set_result(reply)
 
     def _go_up(self) -> None:
-        before, self.trouble = self.trouble, None
+        trouble, self.trouble = self.trouble, None
         self._late = 0
         self._broken.clear()
         self._up.set()
-        self._on_up(before or "")
+        if trouble is not None and trouble != _NOT_YET:
+            self._on_up(trouble)
 
     def _go_down(self, reason: str) -> None:
         was_up, self.trouble = self.trouble is None, reason

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import MutableMapping
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -14,7 +15,7 @@ import structlog
 from gateway.telemetry import stdlog
 from gateway.telemetry.faults import describe
 from gateway.telemetry.lines import Fields, Render, console_renderer, render_json
-from gateway.telemetry.sink import FileSink, LogSink, open_log_file
+from gateway.telemetry.sink import FileSink, LogSink, Turn, open_log_file
 
 LogFormat = Literal["auto", "json", "console"]
 METHOD_LEVELS = {name.lower(): level for name, level in logging.getLevelNamesMapping().items()}
@@ -53,12 +54,16 @@ class Logging:
         form: LogFormat,
         file: Path | None = None,
         stream: TextIO | None = None,
+        turn: Turn = nullcontext,
     ) -> None:
         output = stream or sys.stdout
         is_json = form == "json" or (form == "auto" and not output.isatty())
         render = render_json if is_json else console_renderer(has_colors=output.isatty())
         self.level = logging.getLevelNamesMapping()[level]
-        self._outputs: list[tuple[Render, list[LogSink]]] = [(render, [LogSink(output.fileno())])]
+        self._outputs: list[tuple[Render, list[LogSink]]] = [
+            (render, [LogSink(output.fileno(), turn=turn)])
+        ]
+        self._turn = turn
         self._files: list[FileSink] = []
         self.log: Log = structlog.wrap_logger(
             _Writer(self),
@@ -121,7 +126,12 @@ class Logging:
 
     def _add_file(self, path: Path) -> None:
         try:
-            sink = FileSink(path, on_failure=self._file_fails, on_recovery=self._file_works)
+            sink = FileSink(
+                path,
+                on_failure=self._file_fails,
+                on_recovery=self._file_works,
+                turn=self._turn,
+            )
         except OSError as cause:
             raise LogFileUnusable(path, cause) from cause
         self._files.append(sink)

@@ -4,12 +4,14 @@ slow disk never stalls a stream."""
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from queue import SimpleQueue
 
 LINES_MAX = 100_000
 BATCH_SECONDS = 0.02
 CLOSE_SECONDS = 2.0
+Turn = Callable[[], AbstractContextManager[None]]
 NOTHING = b""  # Wakes the thread, and is no line.
 # Appending keeps whole lines whole; not blocking matters where the path is no plain file.
 FILE_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
@@ -27,11 +29,12 @@ class LogSink:
 
     Bounded: when whoever reads the log stands still for long, lines are dropped and counted
     rather than memory filled; so are lines that a full disk does not take. `close` writes all
-    that is left.
+    that is left. Where several processes write to one place, `turn` keeps their lines apart.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, turn: Turn = nullcontext) -> None:
         self._descriptor = descriptor
+        self._turn = turn
         # `put` may interrupt itself, as a signal handler that logs does; an Event would deadlock.
         self._lines: SimpleQueue[bytes] = SimpleQueue()
         self._is_closing = False
@@ -76,6 +79,15 @@ class LogSink:
             return
         # After half a line the next one begins on a line of its own.
         batch = b"".join([b"\n" if self._is_torn else b"", *lines])
+        with self._turn():
+            failure = self._put_down(batch)
+        if failure is not None:
+            self._failed(failure)
+            return
+        self._is_torn = False
+        self._succeeded()
+
+    def _put_down(self, batch: bytes) -> OSError | None:
         view = memoryview(batch)
         while view:
             try:
@@ -85,10 +97,8 @@ class LogSink:
             except OSError as failure:
                 # Nobody reads the log, or the disk is full: that must not end the gateway.
                 self._lose(batch, len(batch) - len(view))
-                self._failed(failure)
-                return
-        self._is_torn = False
-        self._succeeded()
+                return failure
+        return None
 
     def _lose(self, batch: bytes, written: int) -> None:
         """Count what was not written of a batch, a line that was begun among it."""
@@ -118,13 +128,14 @@ class FileSink(LogSink):
         *,
         on_failure: Callable[[OSError], None],
         on_recovery: Callable[[], None],
+        turn: Turn = nullcontext,
     ) -> None:
         self._path = path
         self._on_failure = on_failure
         self._on_recovery = on_recovery
         self._must_reopen = False
         self._is_failing = False
-        super().__init__(open_log_file(path))
+        super().__init__(open_log_file(path), turn=turn)
 
     def reopen(self) -> None:
         """Before the next line is written; safe in a signal handler."""

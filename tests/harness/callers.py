@@ -82,10 +82,12 @@ class RawCall:
         path: str = "/v1/chat/completions",
         request_id: str = "raw",
         receive_buffer_bytes: int | None = None,
+        key: str = "",
     ) -> None:
         payload = body if isinstance(body, bytes) else json.dumps(body).encode()
+        key = key or gateway.key
         self._head = (
-            f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {gateway.key}\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\n"
             f"x-request-id: {request_id}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(payload)}\r\n\r\n"
         ).encode()

@@ -44,11 +44,12 @@ class GatewayProcess:
         *,
         folder: Path,
         until_ready: bool = True,
+        key: str = "",
         under: Sequence[str] = (),
         **settings: str,
     ) -> None:
         self.folder = folder
-        self.key = "sk-test-" + secrets.token_urlsafe(24)
+        self.key = key or "sk-test-" + secrets.token_urlsafe(24)
         self.port = free_port()
         self.log_path = folder / f"gateway-{self.port}.log"
         self.settings = {

@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo
 
 from gateway.clock import Clock, SystemClock
 from gateway.quota.calendar import QuotaCalendar
-from gateway.quota.courier import Courier
+from gateway.quota.courier import SETTLE, Courier
 from gateway.quota.mirror import Mirror
 from gateway.quota.parcel import Held
-from gateway.quota.pulse import Pulse
-from gateway.quota.recollection import CourierConfig, Recollection
-from gateway.quota.redis_ledger import RedisLedger
+from gateway.quota.pulse import SURVEY, Pulse
+from gateway.quota.recollection import RESTORE, CourierConfig, Recollection
+from gateway.quota.redis_ledger import LOOK, RESERVE, RedisLedger
 from gateway.shared.config import OnFailure, RedisConfig
 from gateway.shared.line import Line
 
@@ -48,7 +48,7 @@ async def shared_ledger(
         on_rate_failure=on_rate_failure,
     )
     process = secrets.token_hex(4)
-    line = Line(config, clock=SystemClock())
+    line = Line(config, clock=SystemClock(), scripts=(RESERVE, LOOK, SETTLE, RESTORE, SURVEY))
     mirror = Mirror()
     holds: dict[str, Held] = {}
     calendar = QuotaCalendar(zone=ZoneInfo("UTC"), clock=clock)
