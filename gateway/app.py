@@ -179,15 +179,15 @@ class Application:
         await opened.enter_async_context(self._fleet)
         await opened.enter_async_context(self._prober)
         self._say_fleet()
-        if self._siblings:
+        if self._settings.redis is not None:
             await self._until_seen()
         if self._fleet_watcher:
             await opened.enter_async_context(self._fleet_watcher)
         await opened.enter_async_context(self._lag)
 
     async def _until_seen(self) -> None:
-        """A worker shares its port with others: it takes no call before it knows an upstream, or
-        has looked for a while."""
+        """Others take calls meanwhile: one of several gateways or workers takes none before it
+        knows an upstream, or has looked for a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK_SECONDS):
                 await self._has_seen_one.wait()

@@ -153,7 +153,7 @@ class Courier:
         try:
             asked = self._line.post_script(SETTLE, *question)
         except RedisSilent:
-            asked = Asked(0.0, [])
+            asked = Asked(0.0, [], None)
             self._is_catching_up = True
         self._under_way.append(Batch(self._number, parcel, str(question[-1]), asked))
 

@@ -43,7 +43,7 @@ TABLE: Final = (
     Setting("QUOTA_FLUSH_SECONDS", "0.1", parse.seconds, "How often usage is written to disk, or the progress of streams to Redis: what a `kill -9` can lose."),
     Setting("USAGE_RETENTION_DAYS", "400", parse.count, "Days of usage history kept."),
     Setting("REDIS_URL", "", parse.optional(parse.redis_url), "Redis 7 or Valkey that several gateways share keys, usage, quotas and rate limits through: `redis://[user:password@]host:port/db`, `rediss://` with TLS. Instead of DATABASE_PATH.", is_secret=True),
-    Setting("REDIS_TIMEOUT_SECONDS", "0.25", parse.seconds, "The longest a call waits for Redis' word. After three such waits Redis is asked nothing until it answers again."),
+    Setting("REDIS_TIMEOUT_SECONDS", "0.5", parse.seconds, "The longest a call waits for Redis' word. After three such waits Redis is asked nothing until it answers again."),
     Setting("REDIS_LEASE_SECONDS", "15", parse.lease, "How long the reservations of a gateway that is gone still hold tokens and places."),
     Setting("REDIS_FAILURE_QUOTA", "closed", parse.on_failure, "Calls of a key with a quota while Redis is silent: `closed` refuses them with 503, `open` lets them in by what this gateway knows."),
     Setting("REDIS_FAILURE_RATE", "open", parse.on_failure, "Rate and concurrency limits while Redis is silent: `open` lets each gateway count for itself, `closed` refuses calls with 503."),

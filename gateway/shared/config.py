@@ -23,7 +23,7 @@ class RedisConfig:
     """
 
     url: str = field(repr=False)
-    timeout_seconds: float = 0.25
+    timeout_seconds: float = 0.5
     lease_seconds: float = 15.0
     on_quota_failure: OnFailure = OnFailure.CLOSED
     on_rate_failure: OnFailure = OnFailure.OPEN

@@ -21,6 +21,7 @@ _LONGEST_PAUSE_SECONDS = 0.5
 _CONNECT_SECONDS = 2.0
 # So many answers in a row that did not come in time, and the connection is given up.
 _LATE_MAX = 3
+_LAST_TURNS = 3
 _NOT_YET = "not connected yet"
 
 Part = bytes | str | int | float
@@ -32,6 +33,7 @@ class Asked(NamedTuple):
 
     at: float
     futures: list[asyncio.Future[Reply]]
+    timer: asyncio.TimerHandle | None
 
 
 class Line:
@@ -129,12 +131,13 @@ class Line:
         """Ask without waiting: before whatever is asked next. Raises RedisSilent."""
         if self.trouble is not None:
             raise RedisSilent(self.trouble)
-        new_future = asyncio.get_running_loop().create_future
-        futures = [new_future() for _ in commands]
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
         self._waiting.extend(futures)
         self._unsent += [_packed(command) for command in commands]
         self._has_unsent.set()
-        return Asked(self._clock.monotonic(), futures)
+        timer = loop.call_later(self._config.timeout_seconds, self._expire, futures, _LAST_TURNS)
+        return Asked(self._clock.monotonic(), futures, timer)
 
     def post_script(self, script: Script, *parts: Part) -> "Asked":
         """`run` without waiting; what is heard may be a NoScriptError."""
@@ -143,10 +146,7 @@ class Line:
     async def heard(self, asked: "Asked") -> list[Reply]:
         """The answers to what was posted. Raises as `ask` does."""
         try:
-            async with asyncio.timeout(self._config.timeout_seconds):
-                replies = [await future for future in asked.futures]
-        except TimeoutError:
-            raise self._too_late() from None
+            replies = [await future for future in asked.futures]
         except (NoScriptError, RedisSilent):
             raise
         except RedisError as error:
@@ -160,6 +160,8 @@ class Line:
     @staticmethod
     def ignore(asked: "Asked") -> None:
         """An answer that still comes is nobody's."""
+        if asked.timer is not None:
+            asked.timer.cancel()
         for future in asked.futures:
             if not future.cancel() and not future.cancelled():
                 future.exception()
@@ -168,12 +170,20 @@ class Line:
         """For who cannot go on without it."""
         return RedisUnusable(self._config.place, cause=cause)
 
-    def _too_late(self) -> RedisSilent:
+    def _expire(self, futures: list[asyncio.Future[Reply]], turns: int) -> None:
+        """Time is up; but if it was our loop that was late, the answer is there, a few turns on."""
+        waiting = [future for future in futures if not future.done()]
+        if not waiting:
+            return
+        if turns:
+            asyncio.get_running_loop().call_soon(self._expire, waiting, turns - 1)
+            return
         self.errors_total += 1
         self._late += 1
         if self._late >= _LATE_MAX:
             self._broken.set()
-        return RedisLate(f"no answer within {self._config.timeout_seconds:g} s")
+        for future in waiting:
+            future.set_exception(RedisLate(f"no answer within {self._config.timeout_seconds:g} s"))
 
     def _refused(self, error: RedisError) -> RedisSilent:
         self.errors_total += 1

@@ -91,6 +91,8 @@ async def cluster(
         redis = held.enter_context(RedisProcess(folder=folder, is_durable=is_durable))
         simulator = await held.enter_async_context(Simulator(pace or SimulatorConfig()))
         shared = {"VLLM_URL": simulator.url, "REDIS_URL": redis.url, "LOG_LEVEL": "INFO"}
+        # A busy machine is no silent Redis.
+        shared["REDIS_TIMEOUT_SECONDS"] = "5"
         gateways = []
         for _ in range(count):
             gateway = GatewayProcess(folder=folder, key=key, **(UNLIMITED | shared | settings))
