@@ -26,7 +26,8 @@ GATEWAY: Final = _named(
     time_per_output_token_seconds inter_event_seconds overhead_seconds queue_wait_seconds
     event_loop_lag_seconds requests_in_flight streams_open calls_in_flight calls_in_flight_limit
     queue_depth queue_depth_limit ledger_flush_age_seconds circuit_state upstream_healthy
-    upstream_in_flight quota_used_tokens quota_limit_tokens quota_reserved_tokens build_info
+    upstream_in_flight redis_up redis_errors_total redis_call_seconds worker_up
+    worker_restarts_total quota_used_tokens quota_limit_tokens quota_reserved_tokens build_info
     """,
 )
 # Of every Python program that exposes metrics.

@@ -106,6 +106,20 @@ async def test_a_dead_gateway_mutes_what_follows_from_it_and_no_other_replica(
     assert silent == {"GatewayErrorBudgetBurnFast", "UpstreamUnhealthy"}
 
 
+async def test_a_silent_redis_is_told_once_by_each_gateway(tmp_path: Path) -> None:
+    here = {"job": "gateway", "instance": "g1:8080"}
+    config = (FOLDER / "alertmanager.yml").read_text()
+    async with running(config, tmp_path) as client:
+        silent = await muted(
+            client,
+            alert("RedisSilent", "critical", **here),
+            alert("RedisSlow", **here),
+            alert("QuotaFlushStale", **here),
+            alert("KeyStoreFailing", job="gateway", instance="g2:8080"),
+        )
+    assert silent == {"RedisSlow", "QuotaFlushStale"}
+
+
 async def test_a_lost_gpu_mutes_heat_and_imbalance_of_its_machine(tmp_path: Path) -> None:
     here = {"job": "gpu-exporter", "instance": "gpu1:9101"}
     config = (FOLDER / "alertmanager.yml").read_text()
