@@ -6,12 +6,12 @@ RUN := $(BIN)/python scripts/processes.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help gateway demo vllm vllm-cpu sim gpu-exporter up status stop monitoring monitoring-down \
+.PHONY: help gateway gateway-cluster demo vllm vllm-cpu sim gpu-exporter up status stop monitoring monitoring-down \
         monitoring-native dashboards loadtest smoke-tools check test test-vllm bench bench-peers soak format \
         lock clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 # --- Set-up -------------------------------------------------------------------------------
 
@@ -30,6 +30,9 @@ config/.env: | .venv/.runtime
 
 gateway: .venv/.runtime config/.env ## Start the gateway on :8080 (settings in config/.env)
 	@$(RUN) run gateway -- $(BIN)/gateway serve
+
+gateway-cluster: .venv/.runtime ## Two gateways, Redis and nginx on :8090 (ARGS="--gateways 3")
+	@$(RUN) run cluster -- $(BIN)/python -m scripts.cluster $(ARGS)
 
 demo: .venv/.runtime ## Gateway plus simulator, one streamed call, then Ctrl-C
 	@$(BIN)/python -m scripts.demo

@@ -24,6 +24,7 @@ SERVICES = {
     "vllm-cpu": Service("VLLM_PORT", 8000, "/health"),
     "sim": Service("SIM_PORT", 8000, "/health"),
     "gpu-exporter": Service("GPU_EXPORTER_PORT", 9101, "/health"),
+    "cluster": Service("CLUSTER_PORT", 8090, "/ready"),
     "prometheus": Service("PROMETHEUS_PORT", 9090, "/-/ready"),
 }
 HOST_VARIABLES = {"gateway": "GATEWAY_HOST", "gpu-exporter": "GPU_EXPORTER_HOST"}
