@@ -1,5 +1,6 @@
 """Where keys, tokens and rate windows live: in this process and its file, or in a shared Redis."""
 
+import asyncio
 import secrets
 from contextlib import AsyncExitStack
 from functools import partial
@@ -26,6 +27,7 @@ from gateway.quota.redis_ledger import LOOK, RESERVE, RedisLedger
 from gateway.readings import Flushes, show_redis
 from gateway.settings import Settings
 from gateway.shared.config import OnFailure, RedisConfig
+from gateway.shared.inspection import inspect
 from gateway.shared.line import Line
 from gateway.shared.tables import Tables
 from gateway.sharedlimits import HIT, SharedRateLimiter
@@ -205,6 +207,10 @@ class SharedState:
     async def open(self, opened: AsyncExitStack) -> None:
         opened.callback(self._tables.close)
         await opened.enter_async_context(self._line)
+        found = await asyncio.to_thread(inspect, self._tables, place=self._redis.place)
+        self._log.info("redis", url=self._redis.place, version=found.version)
+        for warning in found.warnings:
+            self._log.warning("redis", what=warning)
         await opened.enter_async_context(self._courier)
         await opened.enter_async_context(self._pulse)
         await opened.enter_async_context(self.keys)

@@ -14,6 +14,9 @@ from gateway.database import DatabaseUnusable
 from gateway.routing.definition import UpstreamDefinition, place_of
 from gateway.settings import ConfigurationError, Settings
 from gateway.settings.fleet import SOURCES
+from gateway.shared.config import RedisConfig
+from gateway.shared.inspection import inspect
+from gateway.shared.tables import Tables
 from gateway.telemetry.logs import LogFileUnusable, require_writable
 from gateway.transport.probe import HttpProbe
 
@@ -57,7 +60,10 @@ def _findings(settings: Settings, faults: tuple[str, ...], unread: frozenset[str
         others += _key_faults(settings)
     if not unread & _UPSTREAM_VARIABLES:
         others += asyncio.run(_upstream_faults(settings))
-    return Findings(faults, tuple(others), settings.warnings)
+    warnings = [*settings.warnings]
+    if settings.redis is not None and "REDIS_URL" not in unread:
+        warnings += _redis_warnings(settings.redis)
+    return Findings(faults, tuple(others), tuple(warnings))
 
 
 def _log_faults(settings: Settings) -> Iterator[str]:
@@ -82,6 +88,19 @@ def _key_faults(settings: Settings) -> Iterator[str]:
             yield str(fault)
     if not secrets and not stored:
         yield "GATEWAY_API_KEYS: no key exists; set it, or run `gateway keys create --name NAME`"
+
+
+def _redis_warnings(config: RedisConfig) -> Iterator[str]:
+    tables = Tables(config)
+    try:
+        found = inspect(tables, place=config.place)
+    except DatabaseUnusable as fault:
+        yield str(fault)
+        return
+    finally:
+        tables.close()
+    for warning in found.warnings:
+        yield f"REDIS_URL={config.place}: {warning}"
 
 
 async def _upstream_faults(settings: Settings) -> list[str]:

@@ -210,6 +210,42 @@ def test_what_stands_beside_a_faulty_variable_is_judged_against_its_default() ->
     assert caught.value.variables == {"GATEWAY_PORT", "METRICS_PORT"}
 
 
+def test_several_workers_need_a_redis_and_a_port() -> None:
+    assert "set REDIS_URL, or WORKERS=1" in fault_of(WORKERS="2")
+    redis = {"WORKERS": "2", "REDIS_URL": "redis://r"}
+    assert "name it in GATEWAY_PORT" in fault_of(**redis, GATEWAY_PORT="0")
+    assert Settings.from_env({**KEY, **redis}).workers == 2
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "127.0.0.1:6379",
+        "http://127.0.0.1",
+        "redis://",
+        "redis://:hidden-word@",
+        "redis://host:port",
+        "unix://",
+    ],
+)
+def test_a_redis_that_cannot_be_named_is_told_without_its_password(raw: str) -> None:
+    told = fault_of(REDIS_URL=raw)
+    assert "redis://host:6379/0" in told
+    assert "hidden-word" not in told
+
+
+def test_a_redis_is_named_without_its_password() -> None:
+    settings = Settings.from_env(KEY | {"REDIS_URL": "rediss://me:hidden-word@host:6380/2"})
+    assert settings.redis is not None
+    assert settings.redis.place == "rediss://host:6380/2"
+    assert "hidden-word" not in repr(settings)
+
+
+def test_a_policy_is_one_of_two_words_and_a_lease_no_moment() -> None:
+    assert "must be open or closed" in fault_of(REDIS_FAILURE_QUOTA="maybe")
+    assert "at least 1 second" in fault_of(REDIS_LEASE_SECONDS="0.1")
+
+
 def test_origins_and_hosts_are_taken_as_they_are() -> None:
     settings = Settings.from_env(
         {
