@@ -12,7 +12,8 @@ from typing import Final
 
 from gateway.exchange import RateLimit
 from gateway.ratelimit import UNLIMITED, Decision
-from gateway.shared.line import Line, Part
+from gateway.shared.dialling import Part
+from gateway.shared.line import Line
 from gateway.shared.script import Script
 
 HIT: Final = Script.of("gateway.shared:names", "gateway.shared:windows", "gateway.shared:hit")

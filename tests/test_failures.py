@@ -33,6 +33,7 @@ DISCONNECTS = "integration/test_disconnects.py"
 DURABILITY = "integration/test_durability.py"
 FAILOVER = "integration/test_failover.py"
 HTTP = "integration/test_http.py"
+REDIS = "integration/test_cluster_faults.py"
 LIFECYCLE = "integration/test_lifecycle.py"
 OVERLOAD = "integration/test_overload.py"
 UPSTREAMS = "integration/test_upstreams.py"
@@ -203,6 +204,16 @@ PROOFS: dict[str, tuple[str, ...]] = {
     ),
     "file descriptors run out": (
         f"{MACHINE}::test_descriptors_that_run_out_cut_newcomers_and_blame_no_upstream",
+    ),
+    "Redis is silent, dies or comes back empty (`REDIS_URL`)": (
+        f"{REDIS}::test_a_redis_that_stands_still_costs_one_time_out_and_then_nothing",
+        f"{REDIS}::test_a_redis_that_dies_and_comes_back_empty_is_told_the_books",
+        f"{REDIS}::test_a_durable_redis_that_is_killed_again_and_again_keeps_exact_books",
+        f"{REDIS}::test_open_policies_serve_without_redis_and_count_it_all_later",
+    ),
+    "a worker crashes (`WORKERS`)": (
+        "integration/test_workers.py::"
+        "test_a_worker_that_is_killed_is_started_again_and_its_calls_are_booked",
     ),
 }
 

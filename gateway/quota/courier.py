@@ -13,7 +13,8 @@ from gateway.quota.mirror import Mirror
 from gateway.quota.parcel import Parcel
 from gateway.quota.recollection import PROCESS_SECONDS, SERVER_TIME, CourierConfig, Recollection
 from gateway.shared.config import RedisSilent
-from gateway.shared.line import Asked, Line, Part, Reply
+from gateway.shared.dialling import Part
+from gateway.shared.line import Asked, Line, Reply
 from gateway.shared.script import Script
 
 SETTLE: Final = Script.of(

@@ -9,12 +9,13 @@ from gateway.quota.calendar import QuotaCalendar
 from gateway.quota.courier import Courier
 from gateway.quota.mirror import Mirror
 from gateway.quota.parcel import Held, Hold
+from gateway.quota.recollection import SERVER_TIME
 from gateway.quota.redis_ledger import RedisLedger
 from gateway.shared.config import RedisSilent
 from gateway.shared.line import Line
 from gateway.shared.script import Script
 
-SURVEY: Final = Script.of("gateway.shared:names", "gateway.quota:survey")
+SURVEY: Final = Script.of("gateway.shared:names", "gateway.quota:holds", "gateway.quota:survey")
 SURVEY_SECONDS = 1.0
 # With very many keys the survey is rarer: it takes Redis a millisecond for each thousand.
 _KEYS_A_SECOND = 2_000
@@ -83,7 +84,7 @@ class Pulse:
         day, cursor, keys = self._ledger.today(), b"0", 0
         while True:
             reply = await self._line.run(
-                SURVEY, self._process, self._courier.acknowledged, day, cursor
+                SURVEY, self._process, self._courier.acknowledged, SERVER_TIME, day, cursor
             )
             if reply[0] != b"ok":
                 self._courier.greet_soon()

@@ -3,7 +3,7 @@
 from gateway.exchange import Principal, SharedLimits
 from gateway.quota.ledger import TokenDemand
 from gateway.quota.parcel import MICROSECONDS
-from gateway.shared.line import Part
+from gateway.shared.dialling import Part
 
 NO_LIMIT = -1
 

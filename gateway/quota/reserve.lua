@@ -16,7 +16,8 @@ local running = running_key(key_id)
 reap(key_id, now)
 if most >= 0 and redis.call('ZCARD', running) >= most then return {'concurrency'} end
 
-local used = tonumber(redis.call('HGET', used_key(day), key_id) or 0)
+local known = redis.call('HGET', used_key(day), key_id)
+local used = tonumber(known or 0)
 local held = tonumber(redis.call('HGET', held_key(day), key_id) or 0)
 local hold = 0
 if quota >= 0 then
@@ -26,5 +27,7 @@ if quota >= 0 then
 end
 
 take_windows(changes, now)
+-- The survey finds who holds something among those who have used something, be it nothing.
+if not known then redis.call('HSET', used_key(day), key_id, 0) end
 keep(key_id, reservation, day, hold, now + tonumber(ARGV[4]) * 1000)
 return {'ok', used, held + hold, hold, debts}

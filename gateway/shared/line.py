@@ -4,27 +4,24 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import hiredis
-from redis.asyncio.connection import Connection, ConnectionPool
+from redis.asyncio.connection import Connection
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from gateway.clock import Clock
 from gateway.shared.config import RedisConfig, RedisLate, RedisSilent, RedisUnusable
+from gateway.shared.dialling import Dialler, Part, packed
 from gateway.shared.script import Script
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
-_CONNECT_SECONDS = 2.0
 # So many answers in a row that did not come in time, and the connection is given up.
 _LATE_MAX = 3
 _LAST_TURNS = 3
 _NOT_YET = "not connected yet"
 
-Part = bytes | str | int | float
 Reply = Any  # What Redis may say: bytes, int, None, lists of these.
 
 
@@ -62,12 +59,13 @@ class Line:
         self._observe = observe
         self._on_down = on_down
         self._on_up = on_up
-        self._scripts = scripts
+        self._dialler = Dialler(config, scripts=scripts)
         self._start_seconds = start_seconds
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._unsent: list[bytes] = []
         self._has_unsent = asyncio.Event()
         self._broken = asyncio.Event()
+        self._broken_by = ""
         self._up = asyncio.Event()
         self._late = 0
         self._task: asyncio.Task[None] | None = None
@@ -134,7 +132,7 @@ class Line:
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Reply]] = [loop.create_future() for _ in commands]
         self._waiting.extend(futures)
-        self._unsent += [_packed(command) for command in commands]
+        self._unsent += [packed(command) for command in commands]
         self._has_unsent.set()
         timer = loop.call_later(self._config.timeout_seconds, self._expire, futures, _LAST_TURNS)
         return Asked(self._clock.monotonic(), futures, timer)
@@ -181,49 +179,34 @@ class Line:
         self.errors_total += 1
         self._late += 1
         if self._late >= _LATE_MAX:
-            self._broken.set()
+            self._break(f"no answer within {self._config.timeout_seconds:g} s, {_LATE_MAX} times")
         for future in waiting:
             future.set_exception(RedisLate(f"no answer within {self._config.timeout_seconds:g} s"))
 
     def _refused(self, error: RedisError) -> RedisSilent:
         self.errors_total += 1
         if isinstance(error, ReadOnlyError):
-            self._broken.set()  # A replica by now: whoever is asked anew may be the new primary.
+            # A replica by now: who is asked anew may be the new primary.
+            self._break(str(error))
         return RedisSilent(f"it answered: {error}")
 
+    def _break(self, reason: str) -> None:
+        self._broken_by = reason
+        self._broken.set()
+
     async def _run(self) -> None:
-        pool = ConnectionPool.from_url(
-            self._config.url,
-            protocol=2,
-            socket_timeout=None,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            client_name="vllm-gateway",
-        )
         pause_seconds = _FIRST_PAUSE_SECONDS
         while True:
-            connection: Connection = pool.make_connection()  # type: ignore[no-untyped-call]  # theirs
             try:
-                await self._connect(connection)
-                pause_seconds = _FIRST_PAUSE_SECONDS
-                self._go_up()
-                reason = await self._serve(connection)
+                async with self._dialler.connected() as connection:
+                    pause_seconds = _FIRST_PAUSE_SECONDS
+                    self._go_up()
+                    reason = await self._serve(connection)
             except (RedisError, OSError, TimeoutError) as error:
                 reason = str(error) or "no answer to the greeting"
                 pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
-            finally:
-                with suppress(RedisError, OSError):
-                    await connection.disconnect(nowait=True)
             self._go_down(reason)
             await asyncio.sleep(pause_seconds)
-
-    async def _connect(self, connection: Connection) -> None:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            await connection.connect()  # type: ignore[no-untyped-call]  # theirs
-            # Who is loading its file, or wants a password, says so here.
-            loads = [(b"SCRIPT", b"LOAD", script.text) for script in self._scripts]
-            for command in ((b"PING",), *loads):
-                await connection.send_packed_command(_packed(command), False)
-                await connection.read_response(disable_decoding=True)
 
     async def _serve(self, connection: Connection) -> str:
         """Until the connection is no good; says why."""
@@ -236,7 +219,7 @@ class Line:
             for task in (reader, writer):
                 if task.done() and not task.cancelled():
                     return str(task.exception())
-            return f"no answer within {self._config.timeout_seconds:g} s, {_LATE_MAX} times"
+            return self._broken_by
         finally:
             for task in tasks:
                 task.cancel()
@@ -296,8 +279,3 @@ class Line:
         for future in waiting:
             if not future.done():
                 future.set_exception(RedisLate(reason))
-
-
-def _packed(command: tuple[Part, ...]) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # it takes any length
-    return packed
