@@ -1,10 +1,15 @@
 """SharedRateLimiter: rate windows that all gateways count in together.
 
 Why a script of our own and not the strategies of limits over Redis: limits' `hit` tells yes or no
-for one window, and what is left takes a second question (`get_window_stats`); a request with a
-window of its address and one of its key would ask four times, and a refusal by the second window
-could not give back what the first one took. GCRA in one script answers for all windows of a call at
-once, with all that a Decision says, and the ledger asks it together with the tokens.
+for one window, and what is left takes another question (`get_window_stats`, which asks twice); a
+refusal by the second window cannot give back what the first one took. GCRA in one script answers
+for all windows of a call at once, with all that a Decision says, and the ledger asks it together
+with the tokens.
+
+Measured for a call with a window of its address and one of its key (limits 5.8, redis-server 7.0
+on loopback, Python 3.11, two busy cores, one run). This script: 1 question, 54 us of CPU alone and
+21 us with 64 callers. limits: fixed window 4 questions, 710 and 540 us; sliding window counter 4
+scripts, 610 and 560 us; moving window 4 scripts, 700 and 480 us.
 """
 
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ SETTLE: Final = Script.of(
 )
 _PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
-_UNDER_WAY_MAX = 16
+_UNDER_WAY_MAX = 64
 
 
 class MemoryLost(Exception):

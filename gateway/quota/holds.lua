@@ -20,15 +20,20 @@ local function reap(key_id, now)
   for _, reservation in ipairs(gone) do release(key_id, reservation) end
 end
 
--- Let a reservation hold so much until then, also one that Redis has forgotten.
-local function keep(key_id, reservation, day, hold, ends_at)
-  local value = day .. '|' .. whole(hold)
-  if redis.call('HGET', holds_key(key_id), reservation) ~= value then
-    unhold(key_id, reservation)
-    if hold > 0 then
-      redis.call('HSET', holds_key(key_id), reservation, value)
-      redis.call('HINCRBY', held_key(day), key_id, whole(hold))
-    end
+local function hold_anew(key_id, reservation, day, hold, ends_at)
+  if hold > 0 then
+    redis.call('HSET', holds_key(key_id), reservation, day .. '|' .. whole(hold))
+    redis.call('HINCRBY', held_key(day), key_id, whole(hold))
   end
   redis.call('ZADD', running_key(key_id), whole(ends_at), reservation)
+end
+
+-- Let a reservation hold so much until then, also one that Redis has forgotten.
+local function keep(key_id, reservation, day, hold, ends_at)
+  if redis.call('HGET', holds_key(key_id), reservation) == day .. '|' .. whole(hold) then
+    redis.call('ZADD', running_key(key_id), whole(ends_at), reservation)
+    return
+  end
+  unhold(key_id, reservation)
+  hold_anew(key_id, reservation, day, hold, ends_at)
 end

@@ -1,5 +1,6 @@
 """RedisLedger: the tokens of every key for any number of gateways, decided in one question."""
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple
 
@@ -124,6 +125,8 @@ class RedisLedger:
         if not has_quota and (shared is None or not shared.asks):
             return Admission(day, 0, None, is_shared=False)
         is_settled = False
+        # Whatever else ends or begins in this tick of the loop goes along in one batch.
+        await asyncio.sleep(0)
         self._courier.send_now()
         try:
             reply = await self._line.run(

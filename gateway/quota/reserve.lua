@@ -29,5 +29,5 @@ end
 take_windows(changes, now)
 -- The survey finds who holds something among those who have used something, be it nothing.
 if not known then redis.call('HSET', used_key(day), key_id, 0) end
-keep(key_id, reservation, day, hold, now + tonumber(ARGV[4]) * 1000)
+hold_anew(key_id, reservation, day, hold, now + tonumber(ARGV[4]) * 1000)
 return {'ok', used, held + hold, hold, debts}

@@ -2,14 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.errors import QuotaExceeded, QuotaReserved, SharedStateUnavailable
+from gateway.errors import (
+    ConcurrencyExceeded,
+    GatewayError,
+    QuotaExceeded,
+    QuotaReserved,
+    SharedStateUnavailable,
+)
 from gateway.exchange import Principal, TokenUsage
 from gateway.quota.journal import UsageLost
 from gateway.quota.ledger import TokenDemand
@@ -141,6 +147,51 @@ async def fits(ledger: SharedLedger, tokens: int) -> bool:
     except QuotaReserved:
         return False
     return True
+
+
+class Places:
+    """SharedLimits of nothing but places."""
+
+    asks = True
+    windows = ()
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def counted(self, debts: Sequence[tuple[int, int]]) -> None:
+        assert debts == []
+
+    def skipped(self) -> None:
+        raise AssertionError("nobody was silent")
+
+    def window_refusal(self, debts: Sequence[tuple[int, int]]) -> GatewayError:
+        raise AssertionError("there are no windows")
+
+    def concurrency_refusal(self) -> GatewayError:
+        return ConcurrencyExceeded("no place")
+
+
+async def test_who_has_ended_a_call_has_its_place_for_the_next(
+    redis: RedisProcess, clock: FakeClock
+) -> None:
+    """However many do so at the same time, each within its own limit."""
+    async with shared_ledger(redis.url, clock) as ledger:
+
+        async def caller() -> None:
+            for _ in range(20):
+                async with ledger.reserve(FREE, TokenDemand("m", 1, 1), Places(64)) as call:
+                    await asyncio.sleep(0)
+                    call.settle(TokenUsage(1, 1))
+
+        await asyncio.gather(*(caller() for _ in range(64)))
+        await until_used(redis, 64 * 20 * 2, "free")
+        async with AsyncExitStack() as held_places:
+            for _ in range(3):
+                demand = TokenDemand("m", 1, 1)
+                await held_places.enter_async_context(ledger.reserve(FREE, demand, Places(3)))
+            with pytest.raises(ConcurrencyExceeded):
+                async with ledger.reserve(FREE, TokenDemand("m", 1, 1), Places(3)):
+                    pass
 
 
 async def test_a_lease_is_renewed_for_as_long_as_the_call_runs(
