@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.retry import Retry
 
 from gateway.shared.config import RedisConfig, RedisUnusable
 
@@ -36,6 +38,8 @@ class Tables:
             socket_timeout=PATIENCE_SECONDS,
             socket_connect_timeout=PATIENCE_SECONDS,
             client_name="vllm-gateway-keys",
+            # Who asks again is who knows how long he can wait.
+            retry=Retry(NoBackoff(), 0),
         )
 
     def texts(self, *names: str) -> list[bytes | None]:

@@ -23,6 +23,7 @@ class Load:
     def __init__(self, shared: Cluster) -> None:
         self._shared = shared
         self.answers: list[tuple[float, float, httpx2.Response]] = []
+        self._is_over = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Load"]:
@@ -30,9 +31,10 @@ class Load:
         try:
             yield self
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Each hears its last answer: one who leaves is charged an estimate.
+            self._is_over.set()
+            async with asyncio.timeout(40):
+                await asyncio.gather(*tasks)
 
     def of(self, status: int, *, since: float = 0.0) -> list[httpx2.Response]:
         return [a for at, _, a in self.answers if a.status_code == status and at >= since]
@@ -47,7 +49,7 @@ class Load:
 
     async def _ask(self, number: int) -> None:
         body = chat("count this", max_tokens=5, stream=number % 2 == 0)
-        while True:
+        while not self._is_over.is_set():
             began_at = time.monotonic()
             answer = await self._shared.post(number, body)
             self.answers.append((began_at, time.monotonic() - began_at, answer))
