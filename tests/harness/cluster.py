@@ -119,7 +119,10 @@ async def quiet(shared: Cluster, headers: dict[str, str]) -> dict[str, Any]:
     """The usage of a key, once it holds nothing any more."""
     async with asyncio.timeout(SETTLED_SECONDS):
         while True:
-            answer = await shared.gateways[0].client.get("/v1/usage", headers=headers)
+            try:
+                answer = await shared.gateways[0].client.get("/v1/usage", headers=headers)
+            except httpx2.TransportError:
+                continue  # Its worker was killed.
             report: dict[str, Any] = answer.json()
             if report["reserved_tokens"] == 0:
                 return report

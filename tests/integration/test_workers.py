@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import psutil
 
 from scripts.simulator.config import SimulatorConfig
 from tests.harness.callers import RawCall
-from tests.harness.cluster import Cluster, cluster
+from tests.harness.cluster import Cluster, cluster, codes, known, quiet
 from tests.harness.commands import run_gateway
 from tests.harness.gateway import GatewayProcess, chat, free_port
 
@@ -105,6 +106,45 @@ async def test_a_worker_that_is_killed_is_started_again_and_its_calls_are_booked
             async with gateway.client_with(gateway.key) as client:
                 answer = await client.post("/v1/chat/completions", json=chat())
                 assert answer.status_code == 200
+
+
+async def test_two_workers_are_one_gateway_for_quotas_and_rates(tmp_path: Path) -> None:
+    async with cluster(tmp_path, count=1, **TEAM) as shared:
+        body = chat("hi", ignore_eos=True)
+        cost = (await shared.post(0, body)).json()["usage"]["total_tokens"]
+        racer = await known(shared, shared.make_key("racer", daily_token_quota=10 * cost))
+        raced = await asyncio.gather(*(shared.post(0, body, headers=racer) for _ in range(100)))
+        counted = codes(list(raced))
+        assert set(counted) == {200, 429}
+        assert 1 <= counted[200] <= 10
+        assert (await quiet(shared, racer))["total_tokens"] == counted[200] * cost
+
+        hasty = await known(shared, shared.make_key("hasty", requests_per_minute=20))
+        began_at = time.monotonic()
+        rushed = await asyncio.gather(*(shared.post(0, body, headers=hasty) for _ in range(100)))
+        # One more fits every three seconds.
+        most = 20 + (time.monotonic() - began_at) / 3 + 1
+        assert 20 <= codes(list(rushed))[200] <= most
+
+
+async def test_killed_workers_give_their_reservations_back_and_keep_their_charges(
+    tmp_path: Path,
+) -> None:
+    pace = SimulatorConfig(inter_token_seconds=0.02)
+    lease: dict[str, Any] = {"REDIS_LEASE_SECONDS": "1"}
+    async with cluster(tmp_path, count=1, pace=pace, **TEAM, **lease) as shared:
+        gateway = shared.gateways[0]
+        async with RawCall(gateway, chat(**LONG)) as stream:
+            await stream.read_times(b'"content":"', 30)
+            async with asyncio.timeout(10):
+                while (charged := (await gateway.usage())["total_tokens"]) < 30:
+                    await asyncio.sleep(0.05)
+            for process in workers(gateway):
+                process.kill()
+            generated = shared.generated_tokens
+        report = await quiet(shared, {})
+        # Nothing of what was charged is lost, and nothing is invented.
+        assert charged <= report["total_tokens"] <= generated
 
 
 async def test_sigterm_drains_all_workers_and_a_second_one_to_a_worker_changes_nothing(
