@@ -47,6 +47,13 @@ def test_a_warm_up_is_no_growth() -> None:
     assert complaints([*warming, *looks()[3:]]) == []
 
 
+def test_a_heap_that_still_settles_is_not_judged() -> None:
+    young = [
+        replace(look, at_seconds=look.at_seconds / 2) for look in looks(resident_bytes=400_000)
+    ]
+    assert complaints(young) == []
+
+
 def test_what_is_under_way_at_one_look_is_no_growth() -> None:
     seen = looks()
     seen[-1] = replace(seen[-1], descriptors=30, tasks={"probe": 11})

@@ -12,6 +12,8 @@ import psutil
 
 WARM_UP_SHARE: Final = 0.25
 """Of the looks: until then caches fill and pools find their size."""
+JUDGED_AFTER_SECONDS: Final = 600.0
+"""A heap settles for minutes: over less than that its slope says nothing."""
 GROWTH_BYTES_PER_HOUR_MAX: Final = 6 * 1024 * 1024
 GROWTH_BLOCKS_RATIO_MAX: Final = 0.01
 
@@ -60,6 +62,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
 class Growth:
     """How what was held at rest changed once all was warm."""
 
+    seconds: float
     bytes_per_hour: float
     descriptors: int
     tasks: int
@@ -77,6 +80,7 @@ def growth(looks: Sequence[Vitals]) -> Growth | None:
     early, late = warm[: len(warm) // 3], warm[-(len(warm) // 3) :]
     kinds = {name: count - first.kinds.get(name, 0) for name, count in last.kinds.items()}
     return Growth(
+        seconds=last.at_seconds - first.at_seconds,
         bytes_per_hour=3600 * slope([(look.at_seconds, look.resident_bytes) for look in warm]),
         descriptors=_least_more(early, late, lambda look: look.descriptors),
         tasks=_least_more(early, late, lambda look: look.tasks_total),
@@ -104,7 +108,8 @@ def complaints(looks: Sequence[Vitals]) -> list[str]:
     grown = growth(looks)
     if grown is None:
         return found
-    if grown.bytes_per_hour > GROWTH_BYTES_PER_HOUR_MAX:
+    is_long = grown.seconds >= JUDGED_AFTER_SECONDS
+    if is_long and grown.bytes_per_hour > GROWTH_BYTES_PER_HOUR_MAX:
         found.append(f"resident memory grows by {grown.bytes_per_hour / 2**20:.1f} MiB an hour")
     if grown.descriptors > 0:
         found.append(f"{grown.descriptors} more descriptors are open")
