@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, cast
 
 import httptools
@@ -12,22 +11,14 @@ from gateway.edge.asgi import ASGIApp
 from gateway.errors import Draining, InvalidRequest, RequestTimeout
 from gateway.protocol.cycle import GatewayCycle
 from gateway.protocol.head import check_head, scope_of, too_large
-from gateway.protocol.limits import HEADER_BYTES_MAX, UNREAD_BODY_SECONDS, ServerConfig
+from gateway.protocol.limits import HEADER_BYTES_MAX, UNREAD_BODY_SECONDS, Phase, ServerConfig
 from gateway.protocol.peer import has_left
 from gateway.protocol.refusal import RequestRefused
 
 NEVER = math.inf
 
 
-class _Phase(Enum):
-    """What the client is to send next."""
-
-    HEAD = "head"
-    BODY = "body"
-    NOTHING = "nothing"
-
-
-_HEAD, _BODY, _NOTHING = _Phase
+_HEAD, _BODY, _NOTHING = Phase
 
 
 def _unheard(status: int) -> None:
@@ -96,8 +87,7 @@ class GatewayProtocol(asyncio.Protocol):
         before = self._phase
         self._has_begun = False
         self._read_bytes = len(data)
-        if before is not _BODY:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -108,8 +98,11 @@ class GatewayProtocol(asyncio.Protocol):
             return
         if self._phase is not before or self._has_begun:
             self._enter(self._phase)
-        elif before is _HEAD and self._head_bytes > HEADER_BYTES_MAX:
+        elif before is not _NOTHING and self._head_bytes > HEADER_BYTES_MAX:
+            # A head without end; or trailers, which bring no body either.
             self._refuse(too_large())
+            if not self.transport.is_closing():
+                self.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server_state.connections.discard(self)
@@ -147,9 +140,12 @@ class GatewayProtocol(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Compare the deadlines with the loop's time, and look after clients nobody listens to."""
+        if self._write_deadline == NEVER and self.transport.is_closing():
+            # It closes when its last bytes are read, and nobody else waits for that.
+            self._write_deadline = now + self.limits.write_timeout_seconds
         if now >= self._write_deadline or (self._is_deaf() and has_left(self.transport)):
             self.transport.abort()
-        elif now >= self._deadline:
+        elif now >= self._deadline and not self._is_deaf():
             self._end_of_patience(now)
 
     # Called by the cycle that is answered.
@@ -175,8 +171,8 @@ class GatewayProtocol(asyncio.Protocol):
         if self.transport.is_closing():
             return
         self.resume_reading()
-        if self._phase is _NOTHING:
-            self._enter(_NOTHING)
+        if self._phase is _NOTHING or len(self._queue) > 1:
+            self._enter(self._phase)  # Nothing was read meanwhile: its time begins now.
 
     # Called by the parser.
 
@@ -190,7 +186,8 @@ class GatewayProtocol(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value))
+        if self._phase is _HEAD:  # A trailer says nothing here: it would come after it counts.
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -221,21 +218,28 @@ class GatewayProtocol(asyncio.Protocol):
             self._wake()
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         self._last_read.take(body)
 
     def on_message_complete(self) -> None:
+        self._head_bytes = 0
         self._last_read.take_end()
         self._phase = _NOTHING
 
     async def _serve(self) -> None:
         """Answer one request after another, until the connection is lost."""
-        while not self._is_lost:
-            if self._queue:
-                await self._queue[0].run(self._app)
-                self._queue.pop(0)
-            else:
-                self._idle = self._loop.create_future()
-                await self._idle
+        try:
+            while not self._is_lost:
+                if self._queue:
+                    await self._queue[0].run(self._app)
+                    self._queue.pop(0)
+                    if self.transport.is_closing():
+                        self._queue.clear()  # Nobody would hear the answers.
+                else:
+                    self._idle = self._loop.create_future()
+                    await self._idle
+        finally:
+            self.transport.close()  # Nobody else answers here.
         self._cycle = None  # It holds this object, as this task does.
         self._task = None
 
@@ -251,7 +255,7 @@ class GatewayProtocol(asyncio.Protocol):
         """Reading stands still behind an answer that is not complete."""
         return self._is_read_paused and bool(self._queue) and not self._queue[0].response_complete
 
-    def _enter(self, phase: _Phase) -> None:
+    def _enter(self, phase: Phase) -> None:
         if phase is _HEAD:
             self._deadline = self._loop.time() + self.limits.header_timeout_seconds
         elif phase is _BODY:

@@ -1,11 +1,20 @@
 """What a client may send, how much of it, and how long it may take."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 HEADER_FIELDS_MAX = 100
 HEADER_BYTES_MAX = 32 * 1024
 PIPELINED_MAX = 32
 UNREAD_BODY_SECONDS = 5.0
+
+
+class Phase(Enum):
+    """What the client is to send next."""
+
+    HEAD = "head"
+    BODY = "body"
+    NOTHING = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
