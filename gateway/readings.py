@@ -12,7 +12,6 @@ from gateway.routing.fleet import Fleet
 from gateway.routing.pool import UpstreamPool
 from gateway.routing.upstream import Upstream
 from gateway.routing.watcher import FleetWatcher
-from gateway.shared.line import Line
 from gateway.telemetry.keys import KeyStanding
 from gateway.telemetry.logs import Logging
 from gateway.telemetry.metrics import Metrics
@@ -30,6 +29,15 @@ class Flushes(Protocol):
 
     @property
     def seconds_since_flush(self) -> float: ...
+
+
+class Line(Protocol):
+    """How the shared Redis does; see shared/line.py."""
+
+    errors_total: int
+
+    @property
+    def is_up(self) -> bool: ...
 
 
 def show_redis(metrics: Metrics, line: Callable[[], Line]) -> Callable[[float], None]:

@@ -5,15 +5,11 @@ from pathlib import Path
 from typing import Protocol
 
 from gateway.auth.keystore import KeyStore
-from gateway.auth.redis_keystore import RedisKeyStore
 from gateway.auth.register import KeyRegister
 from gateway.clock import Clock
 from gateway.quota.history import read_rows
-from gateway.quota.redis_history import read_shared_rows
 from gateway.quota.report import UsageRow, days_back
 from gateway.settings import Settings
-from gateway.shared.config import RedisConfig
-from gateway.shared.tables import Tables
 
 
 class Books(Protocol):
@@ -40,19 +36,9 @@ class FileBooks:
         return read_rows(self._path, since=days_back(today, days)[-1], key_id=None)
 
 
-class RedisBooks:
-    """REDIS_URL."""
-
-    def __init__(self, config: RedisConfig, *, clock: Clock) -> None:
-        self._tables = Tables(config)
-        self.place = config.place
-        self.keys: KeyRegister = RedisKeyStore(self._tables, clock=clock)
-
-    def rows(self, today: date, *, days: int) -> tuple[UsageRow, ...]:
-        return read_shared_rows(self._tables, days=days_back(today, days))
-
-
 def books_of(settings: Settings, *, clock: Clock) -> Books:
     if settings.redis is not None:
+        from gateway.commands.redis_books import RedisBooks
+
         return RedisBooks(settings.redis, clock=clock)
     return FileBooks(settings.journal.path, clock=clock)

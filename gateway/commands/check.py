@@ -15,8 +15,6 @@ from gateway.routing.definition import UpstreamDefinition, place_of
 from gateway.settings import ConfigurationError, Settings
 from gateway.settings.fleet import SOURCES
 from gateway.shared.config import RedisConfig
-from gateway.shared.inspection import inspect
-from gateway.shared.tables import Tables
 from gateway.telemetry.logs import LogFileUnusable, require_writable
 from gateway.transport.probe import HttpProbe
 
@@ -91,6 +89,9 @@ def _key_faults(settings: Settings) -> Iterator[str]:
 
 
 def _redis_warnings(config: RedisConfig) -> Iterator[str]:
+    from gateway.shared.inspection import inspect
+    from gateway.shared.tables import Tables
+
     tables = Tables(config)
     try:
         found = inspect(tables, place=config.place)
