@@ -52,8 +52,16 @@ SERVER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "VLLM_CACHE_ROOT": str(HOME / "cache"),
 }
-CHAT_FLAGS = ["--served-model-name=tiny", "--enable-auto-tool-choice", "--tool-call-parser=hermes"]
-EMBED_FLAGS = ["--served-model-name=tiny-embed", "--runner=pooling", "--convert=embed"]
+CHAT_FLAGS = [
+    *("--served-model-name=tiny", "--dtype=bfloat16"),
+    *("--enable-auto-tool-choice", "--tool-call-parser=hermes"),
+]
+# Some virtual machines announce AVX512-BF16 and stop a process that uses it (SIGILL), which
+# pooling does at its first call.
+EMBED_FLAGS = [
+    *("--served-model-name=tiny-embed", "--dtype=float32"),
+    *("--runner=pooling", "--convert=embed"),
+]
 
 
 def main() -> None:
@@ -158,7 +166,7 @@ def serve(arguments: argparse.Namespace, extra: list[str]) -> None:
     command = [
         *(str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", f"--model={model}"),
         *(f"--host={arguments.host}", f"--port={port}", f"--tensor-parallel-size={arguments.tp}"),
-        *("--enforce-eager", "--dtype=bfloat16", f"--max-model-len={CONTEXT_TOKENS}"),
+        *("--enforce-eager", f"--max-model-len={CONTEXT_TOKENS}"),
         *(EMBED_FLAGS if arguments.embed else CHAT_FLAGS),
         *extra,
     ]
