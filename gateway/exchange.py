@@ -4,7 +4,7 @@ Values made or hashed for every request are named tuples: a frozen dataclass is 
 the time and hashed by a Python function.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
@@ -265,16 +265,19 @@ class UpstreamAnswer(Protocol):
     @property
     def retry_after_seconds(self) -> float | None: ...
 
-    async def read_chunk(self) -> bytes:
-        """All that has arrived since the last call, at least one byte; b"" at the end.
+    async def deliver(self, take: Callable[[bytes], bool]) -> bool:
+        """Hand each read to `take` until that returns False, then return True; False at the end.
 
-        Raises UpstreamTruncated when the connection ends early, UpstreamTimeout when the
-        upstream is silent for too long, UpstreamFailed when it does not speak HTTP.
+        `take` is called the moment a read comes, by the event loop and not by the waiting task:
+        to wake a task for each read costs as much as all else that is done with it. It must not
+        block. Raises what `take` raises, UpstreamTruncated when the connection ends early,
+        UpstreamTimeout when the upstream is silent for too long, UpstreamFailed when it does not
+        speak HTTP.
         """
         ...
 
     async def read(self, *, limit_bytes: int) -> bytes:
-        """The whole body. Raises AnswerTooLarge beyond the limit, and as `read_chunk` does."""
+        """The whole body. Raises AnswerTooLarge beyond the limit, and as `deliver` does."""
         ...
 
     def take_unread(self) -> bytes:
@@ -300,6 +303,11 @@ class Client(Protocol):
 
     async def send(self, chunk: bytes) -> None:
         """Send a piece of an event stream, its head before the first. Waits for slow readers."""
+        ...
+
+    def send_now(self, chunk: bytes) -> bool:
+        """Send a piece of a stream that has begun, if nobody need be waited for; False: use
+        `send`."""
         ...
 
     async def finish(self, last: bytes) -> None:

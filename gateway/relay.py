@@ -65,12 +65,13 @@ class Audience:
     """The client, and whether it has heard anything. Before it hears the end, all is settled:
     who has read the terminator finds it in the books."""
 
-    __slots__ = ("_client", "_meter", "has_heard")
+    __slots__ = ("_client", "_meter", "has_heard", "send_now")
 
     def __init__(self, client: Client, meter: Meter) -> None:
         self._client = client
         self._meter = meter
         self.has_heard = False
+        self.send_now = client.send_now
 
     def answer(self, *, content_type: bytes, body: bytes) -> Coroutine[Any, Any, None]:
         self.has_heard = True
@@ -84,6 +85,41 @@ class Audience:
         self.has_heard = True
         self._meter.close()
         return self._client.finish(last)
+
+
+class _Passage:
+    """What is done with each read of a stream, without waiting for anybody."""
+
+    __slots__ = ("_awaits_content", "_on_content", "_on_events", "_reader", "_send_now", "events")
+
+    def __init__(
+        self,
+        reader: ResponseReader,
+        client: Client,
+        *,
+        on_content: Callable[[], None],
+        on_events: Callable[[], None],
+    ) -> None:
+        self._reader = reader
+        self._send_now = client.send_now
+        self._on_content = on_content
+        self._on_events = on_events
+        self._awaits_content = True
+        self.events = b""
+
+    def take(self, chunk: bytes) -> bool:
+        """Pass a read on. False: `events` are left to be sent, by someone who can wait."""
+        reader = self._reader
+        events = reader.feed(chunk)
+        if self._awaits_content and reader.saw_content:
+            self._awaits_content = False
+            self._on_content()
+        if events and not self._awaits_content:
+            self._on_events()
+        if reader.is_complete or (events and not self._send_now(events)):
+            self.events = events
+            return False
+        return True
 
 
 async def relay(
@@ -100,34 +136,26 @@ async def relay(
     `on_content` hears of the first token, `on_events` of each read with events from there on,
     `on_end` that the upstream has said all.
 
-    Raises what `read_chunk` and `reader` raise; the client then has whole events and no
+    Raises what `deliver` and `reader` raise; the client then has whole events and no
     terminator, so one error event can follow.
     """
-    awaits_content = True
+    passage = _Passage(reader, client, on_content=on_content, on_events=on_events)
     try:
-        while chunk := await answer.read_chunk():
-            try:
-                events = reader.feed(chunk)
-            except GatewayError:
-                if reader.rescued:
-                    await client.send(reader.rescued)
-                raise
-            if awaits_content and reader.saw_content:
-                awaits_content = False
-                on_content()
-            if events and not awaits_content:
-                on_events()
+        while await answer.deliver(passage.take):
             if reader.is_complete:
                 # At once, slots and all: vLLM may take its time to end what has ended.
                 on_end()
                 answer.see_out()
-                await client.finish(events)
+                await client.finish(passage.events)
                 return
-            if events:
-                await client.send(events)
+            await client.send(passage.events)
         last = reader.finish()
         on_end()
         await client.finish(last)
+    except GatewayError:
+        if reader.rescued:
+            await client.send(reader.rescued)
+        raise
     except asyncio.CancelledError:
         # Generated, and not taken by a slow client that left: it counts all the same.
         with suppress(GatewayError):

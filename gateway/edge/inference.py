@@ -1,5 +1,6 @@
 """The endpoint of every inference call: body, parse, dispatch, and the client that is answered."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,12 +33,19 @@ class InferenceConfig:
 class AsgiClient:
     """dispatch's Client over ASGI."""
 
-    __slots__ = ("_dialect", "_exchange", "_has_begun", "_limit_headers", "_send")
+    __slots__ = ("_dialect", "_exchange", "_has_begun", "_limit_headers", "_send", "_send_now")
 
     def __init__(
-        self, send: Send, exchange: Exchange, dialect: Dialect, limit_headers: LimitHeaders
+        self,
+        send: Send,
+        exchange: Exchange,
+        dialect: Dialect,
+        limit_headers: LimitHeaders,
+        *,
+        send_now: Callable[[bytes], bool],
     ) -> None:
         self._send = send
+        self._send_now = send_now
         self._exchange = exchange
         self._dialect = dialect
         self._limit_headers = limit_headers
@@ -51,6 +59,12 @@ class AsgiClient:
         if not self._has_begun:
             await self._begin()
         await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    def send_now(self, chunk: bytes) -> bool:
+        if not self._has_begun or not self._send_now(chunk):
+            return False
+        self._exchange.bytes_sent += len(chunk)
+        return True
 
     async def finish(self, last: bytes) -> None:
         if not self._has_begun:
@@ -106,7 +120,13 @@ class InferenceEndpoint:
         exchange = exchange_of(scope)
         if self._config.session_header is not None:
             exchange.session = header(scope, self._config.session_header)
-        client = AsgiClient(send, exchange, dialect_of(scope), self._limit_headers)
+        client = AsgiClient(
+            send,
+            exchange,
+            dialect_of(scope),
+            self._limit_headers,
+            send_now=scope["gateway.send_now"],
+        )
         with Interruption() as interruption:
             self._lifecycle.enter(interruption)
             # Without this the GPU writes to nobody: sending to a client that left is no error.

@@ -205,6 +205,7 @@ class GatewayProtocol(asyncio.Protocol):
         keep_alive = version != "1.0" and parser.should_keep_alive()
         cycle = GatewayCycle(scope, self, keep_alive=keep_alive, expects_continue=expects_continue)
         scope["gateway.departure"] = cycle.watch_departure
+        scope["gateway.send_now"] = cycle.send_now
         self._phase = _BODY
         if self._queue and not self._last_read.response_complete:
             self.pause_reading()

@@ -186,6 +186,15 @@ class GatewayCycle:
         if whole is not None:
             self._write(whole, is_last=True)
 
+    def send_now(self, part: bytes) -> bool:
+        """Send a piece of a response that has begun, not an empty one; False: it must wait."""
+        line = self._line
+        if self._head is not None or not self._is_chunked or line.is_write_paused:
+            return False
+        if not self.disconnected:
+            line.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+        return True
+
     def _start(self, message: Message) -> None:
         self.response_started = True
         if self._expects_continue:

@@ -22,11 +22,11 @@ class StreamTallies:
 class Pulse:
     """One open stream. Each call says that events came; the time between two calls is noted."""
 
-    __slots__ = ("_gaps", "_last_at", "_monotonic", "_tallies")
+    __slots__ = ("_last_at", "_monotonic", "_observe", "_tallies")
 
     def __init__(self, tallies: StreamTallies, gaps: Distribution, clock: Clock) -> None:
         self._tallies = tallies
-        self._gaps = gaps
+        self._observe = gaps.observe
         self._monotonic = clock.monotonic
         self._last_at: float | None = None
 
@@ -45,5 +45,5 @@ class Pulse:
     def __call__(self) -> None:
         now = self._monotonic()
         if self._last_at is not None:
-            self._gaps.observe(now - self._last_at)
+            self._observe(now - self._last_at)
         self._last_at = now

@@ -33,8 +33,8 @@ class _Answer:
         "_is_open",
         "_retry_after",
         "content_type",
+        "deliver",
         "read",
-        "read_chunk",
         "status",
     )
 
@@ -46,7 +46,7 @@ class _Answer:
         self.status = connection.status
         self.content_type = headers.get(b"content-type", b"")
         self._retry_after = headers.get(b"retry-after")
-        self.read_chunk = connection.read_chunk
+        self.deliver = connection.deliver
         self.read = connection.read
 
     @property
@@ -64,19 +64,27 @@ class _Answer:
     def see_out(self) -> None:
         if self._is_open:
             self._is_open = False
-            self.read_chunk = self.read = _read_after_close
+            self.deliver, self.read = _deliver_after_close, _read_after_close
             self._connection.see_out(self._client.take_back)
 
     def close(self) -> None:
         if self._is_open:
             self._is_open = False
             # The connection may soon carry somebody else's answer.
-            self.read_chunk = self.read = _read_after_close
+            self.deliver, self.read = _deliver_after_close, _read_after_close
             self._client.take_back(self._connection)
 
 
-async def _read_after_close(*, limit_bytes: int = 0) -> bytes:
-    raise UpstreamFailed("The upstream's answer was closed before it was read.")
+async def _deliver_after_close(take: Callable[[bytes], bool]) -> bool:
+    raise _closed()
+
+
+async def _read_after_close(*, limit_bytes: int) -> bytes:
+    raise _closed()
+
+
+def _closed() -> UpstreamFailed:
+    return UpstreamFailed("The upstream's answer was closed before it was read.")
 
 
 class UpstreamClient:

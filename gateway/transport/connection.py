@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to an upstream: a protocol that carries one exchange at a time.
 
-RFC 9112 framing by httptools' parser. The reader pulls; what it has not taken is bounded by
-pausing the socket. Deadlines are plain numbers that a sweeper compares (see `client.py`):
-a timer per request would cost more than the comparison.
+RFC 9112 framing by httptools' parser. What is read is handed on at once where somebody takes it;
+what nobody has taken is bounded by pausing the socket. Deadlines are plain numbers that a sweeper
+compares (see `client.py`): a timer per request would cost more than the comparison.
 """
 
 import asyncio
@@ -27,6 +27,9 @@ from gateway.transport.head import HEADERS_MAX, OVERSIZED, fault_in, is_oversize
 BUFFERED_BYTES_MAX = 64 * 1024
 AFTER_THE_END_SECONDS = 1.0
 NEVER = math.inf
+
+
+Take = Callable[[bytes], bool]
 
 
 class StaleConnection(Exception):
@@ -78,6 +81,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._buffered_bytes = 0
         self._has_body = False
         self._on_end: Callable[[UpstreamConnection], None] | None = None
+        self._take: Take | None = None
+        self._was_stopped = False
         self._ends_at_eof = False
         self._may_be_kept = False
         self._answer_deadline = NEVER
@@ -124,35 +129,43 @@ class UpstreamConnection(asyncio.Protocol):
         headers, self.headers = self.headers, {}
         return headers
 
-    async def read_chunk(self) -> bytes:
+    async def deliver(self, take: Take) -> bool:
         """See UpstreamAnswer."""
-        while not self._chunks:
-            if self._phase is _COMPLETE:
-                return b""
-            await self._wait()
-        chunks = self._chunks
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._buffered_bytes = 0
-        if self._is_paused:
-            self._resume()
-        return data
+        while True:
+            if self._chunks:
+                if not take(self._gathered()):
+                    return True
+            elif self._phase is _COMPLETE:
+                return False
+            else:
+                self._take = take
+                try:
+                    await self._wait()
+                finally:
+                    self._take = None
+                if self._was_stopped:
+                    self._was_stopped = False
+                    return True
 
     async def read(self, *, limit_bytes: int) -> bytes:
         """See UpstreamAnswer."""
-        if self._phase is _COMPLETE and self._buffered_bytes <= limit_bytes:
-            return await self.read_chunk()
-        parts = []
+        if self._phase is _COMPLETE and self._chunks and self._buffered_bytes <= limit_bytes:
+            return self._gathered()
+        parts: list[bytes] = []
         size = 0
-        while chunk := await self.read_chunk():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > limit_bytes:
-                self.abort()
-                raise AnswerTooLarge(
-                    f"The answer is larger than {limit_bytes} bytes (MAX_ANSWER_BYTES); ask for "
-                    "less at a time."
-                )
+
+        def take(part: bytes) -> bool:
+            nonlocal size
+            parts.append(part)
+            size += len(part)
+            return size <= limit_bytes
+
+        if await self.deliver(take):
+            self.abort()
+            raise AnswerTooLarge(
+                f"The answer is larger than {limit_bytes} bytes (MAX_ANSWER_BYTES); ask for "
+                "less at a time."
+            )
         return b"".join(parts)
 
     def take_unread(self) -> bytes:
@@ -237,6 +250,30 @@ class UpstreamConnection(asyncio.Protocol):
         if self._error is not None and not self._chunks:
             raise self._error
 
+    def _gathered(self) -> bytes:
+        """What has been read and not been taken; there is some."""
+        chunks = self._chunks
+        self._chunks = []
+        self._buffered_bytes = 0
+        if self._is_paused:
+            self._resume()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _push(self, take: Take) -> None:
+        """Hand on what was read, past the task that waits; that is woken when it must stop."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return  # It was woken or cancelled in this very tick, and looks after the rest itself.
+        try:
+            if take(self._gathered()):
+                return
+        except Exception as fault:
+            waiter.set_exception(fault)
+        else:
+            self._was_stopped = True
+            waiter.set_result(None)
+        self._take = None
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -285,9 +322,11 @@ class UpstreamConnection(asyncio.Protocol):
             self._drop()
         elif self._phase is _BODY and self._has_body and not self._is_paused:
             self.deadline = self._loop.time() + self._config.idle_timeout_seconds
+            if self._take is not None and self._chunks:
+                self._push(self._take)
             if self._buffered_bytes > BUFFERED_BYTES_MAX:
                 self._pause()
-        if self._phase is not _HEAD:
+        if self._phase is not _HEAD and (self._take is None or self._phase is not _BODY):
             self._wake()
 
     def eof_received(self) -> None:

@@ -121,7 +121,7 @@ class TranslatedStreamReader(EventReader):
 
     def _count(self, usage: object, *, has_content: bool) -> None:
         if has_content:
-            self._saw_content = True
+            self.saw_content = True
         reported = read_chat_usage(usage)
         if reported is not None:
             self._last_usage = usage
@@ -149,6 +149,6 @@ class TranslatedStreamReader(EventReader):
             stop = Stop("refusal")
         delta = {"stop_reason": stop.reason, "stop_sequence": stop.sequence}
         usage = usage_of_chat(self.usage, self._last_usage)
-        self._is_complete = True
+        self.is_complete = True
         self._stop()
         return written + event("message_delta", {"delta": delta, "usage": usage}) + STOP

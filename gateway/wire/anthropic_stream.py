@@ -71,7 +71,7 @@ class AnthropicStreamReader(EventReader):
         if kind == "content_block_delta":
             self._count(fields.get("delta"))
         elif kind == "message_stop":
-            self._is_complete = True
+            self.is_complete = True
             self._stop()
         as_it_should_be = framed(kind, data)
         return event if event == as_it_should_be else framed(kind, orjson.dumps(fields))
@@ -90,7 +90,7 @@ class AnthropicStreamReader(EventReader):
     def _count(self, delta: object) -> None:
         if isinstance(delta, dict) and any(delta.get(key) for key in _CONTENT_KEYS):
             self._tally.count(1)
-            self._saw_content = True
+            self.saw_content = True
             self._may_search = True
 
     def _stop(self) -> None:

@@ -32,7 +32,7 @@ class ResponsesStreamReader(EventReader):
         return self._running.as_usage()
 
     def finish(self) -> bytes:
-        if self._is_complete:
+        if self.is_complete:
             return b""
         raise UpstreamTruncated("The upstream closed its answer before the end.")
 
@@ -43,11 +43,11 @@ class ResponsesStreamReader(EventReader):
         name = name or _name_in(as_object(data))
         self._running.begin()
         if name.endswith(b".delta"):
-            self._saw_content = True
+            self.saw_content = True
             self._running.count_unreported()
         elif name in _ENDS:
             self._settle(as_object(data).get("response"))
-            self._is_complete = True
+            self.is_complete = True
             self._stop()  # Some servers add chat's terminator.
         elif name in _FAILURES:
             self._fail(as_object(data))

@@ -18,6 +18,9 @@ from gateway.wire.sse import data_of
 _USAGE_KEY: Final = b',"usage":{'
 _USAGE: Final = re.compile(rb',\s?"usage":\s?\{[^{}\r\n]*(?:\{[^{}\r\n]*\}[^{}\r\n]*)*\}')
 
+_DETAILS: Final = b"{"
+_COMPLETION: Final = b'"completion_tokens":'
+
 _DONE: Final = b"[DONE]"
 _ERROR: Final = b'"error"'
 _NO_CHOICES: Final = b'"choices":[]'
@@ -64,31 +67,36 @@ class OpenAIStreamReader(EventReader):
     def feed(self, chunk: bytes) -> bytes:
         if self._may_search and not self._events.held:
             usage_at = chunk.rfind(_USAGE_KEY)
-            if usage_at > 0 and _is_ordinary(chunk, usage_at):
+            if usage_at > 0 and chunk[-2:] == b"\n\n" and chunk[usage_at - 2 : usage_at] != b"[]":
                 return self._search(chunk, usage_at)
         return self._walk(chunk)
 
     def finish(self) -> bytes:
-        if self._is_complete:
+        if self.is_complete:
             return b""
         if not self._is_over and bytes(self._events.held).strip() == b"data: [DONE]":
-            self._is_complete = True
+            self.is_complete = True
             return b"data: [DONE]\n\n"
         raise UpstreamTruncated("The upstream closed its answer before the end.")
 
     def _search(self, chunk: bytes, usage_at: int) -> bytes:
         """Note the last count of an ordinary read, and cut out all of them."""
-        last = _USAGE.match(chunk, usage_at)
-        if last is None:
+        usage_ends = chunk.find(b"}", usage_at) + 1
+        if _DETAILS in chunk[usage_at + len(_USAGE_KEY) : usage_ends]:
+            last = _USAGE.match(chunk, usage_at)
+            usage_ends = last.end() if last else 0
+        if not usage_ends or _ERROR in chunk:
             return self._walk(chunk)
-        usage_ends = last.end()
-        bare = chunk[:usage_at] + chunk[usage_ends:]
-        if chunk.find(b"\n") != len(chunk) - 2:
+        if chunk.find(b"\n") == len(chunk) - 2:
+            if not chunk.startswith(b"data: {"):
+                return self._walk(chunk)
+            bare = chunk[:usage_at] + chunk[usage_ends:]
+        else:
             bare, counts = _USAGE.subn(b"", chunk)
-            if 2 * counts != chunk.count(b"\n"):
+            if 2 * counts != chunk.count(b"\n") or not _holds_only_answers(chunk):
                 # An event without a count is a token that the last count may not hold.
                 return self._walk(chunk)
-        self._running.advance(as_object(chunk[usage_at + 9 : usage_ends]).get("completion_tokens"))
+        self._running.advance(_completion_tokens(chunk[usage_at + 9 : usage_ends]))
         return chunk if self._wishes.continuous_usage else bare
 
     def _read(self, event: bytes) -> bytes:
@@ -97,7 +105,7 @@ class OpenAIStreamReader(EventReader):
         if data is None:
             return event
         if data.strip() == _DONE:
-            self._is_complete = True
+            self.is_complete = True
             self._stop()
             return event
         fields = as_object(data)
@@ -116,10 +124,10 @@ class OpenAIStreamReader(EventReader):
 
         has_content = any(map(_has_content, choices))
         if has_content:
-            self._saw_content = True
+            self.saw_content = True
         if reported is not None:
             self._running.report(_index_of(choices[0]), reported)
-            self._may_search = self._saw_content and self._running.can_advance
+            self._may_search = self.saw_content and self._running.can_advance
         elif has_content:
             self._running.count_unreported()
         if usage is None or self._wishes.continuous_usage:
@@ -131,16 +139,22 @@ class OpenAIStreamReader(EventReader):
         self._may_search = False
 
 
-def _is_ordinary(chunk: bytes, usage_at: int) -> bool:
-    """True where a read holds whole events and neither a terminator, an error nor a final count.
+def _holds_only_answers(chunk: bytes) -> bool:
+    """True where several events hold neither a terminator nor a final count.
 
     A text that merely looks like one of these costs time and nothing else.
     """
-    if not chunk.endswith(b"\n\n") or _ERROR in chunk or chunk[usage_at - 2 : usage_at] == b"[]":
-        return False
-    if chunk.find(b"\n") == len(chunk) - 2:
-        return chunk.startswith(b"data: {")
     return b"\r" not in chunk and _DONE not in chunk and _NO_CHOICES not in chunk
+
+
+def _completion_tokens(usage: bytes) -> object:
+    """The running count of a `usage` object, without parsing it where vLLM wrote it."""
+    start = usage.find(_COMPLETION) + len(_COMPLETION)
+    # Where it stands last no comma is found, and -1 cuts off the closing brace.
+    digits = usage[start : usage.find(b",", start)]
+    if digits.isdigit() and start > len(_COMPLETION):
+        return int(digits)
+    return as_object(usage).get("completion_tokens")
 
 
 def _has_content(choice: object) -> bool:

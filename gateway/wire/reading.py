@@ -11,26 +11,18 @@ class EventReader(ABC):
     """The part of a ResponseReader that all dialects share; see there. A dialect says what the
     client gets of an event, and calls `_stop` when nothing is to follow."""
 
-    __slots__ = ("_events", "_is_complete", "_is_over", "_rescued", "_saw_content")
+    __slots__ = ("_events", "_is_over", "_rescued", "is_complete", "saw_content")
 
     def __init__(self) -> None:
         self._events = EventSplitter()
-        self._saw_content = False
-        self._is_complete = False
+        self.saw_content = False
+        self.is_complete = False
         self._is_over = False
         self._rescued = b""
 
     @property
     @abstractmethod
     def usage(self) -> TokenUsage: ...
-
-    @property
-    def saw_content(self) -> bool:
-        return self._saw_content
-
-    @property
-    def is_complete(self) -> bool:
-        return self._is_complete
 
     @property
     def rescued(self) -> bytes:
@@ -42,7 +34,7 @@ class EventReader(ABC):
     def finish(self) -> bytes:
         # A last event may lack its empty line; the terminator is one all the same.
         rest = self._walk(b"\n\n") if self._events.held else b""
-        if self._is_complete:
+        if self.is_complete:
             return rest
         raise UpstreamTruncated("The upstream closed its answer before the end.")
 

@@ -130,6 +130,12 @@ class RecordingClient:
         if self.hold is not None:
             await self.hold.wait()
 
+    def send_now(self, chunk: bytes) -> bool:
+        if self.hold is not None or not self.sent:
+            return False
+        self.sent.append(chunk)
+        return True
+
     async def finish(self, last: bytes) -> None:
         self.sent.append(last)
         self.is_finished = True

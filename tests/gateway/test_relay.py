@@ -1,7 +1,7 @@
 """The stream between an upstream and a client: order, ends, errors, and no delay."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -29,14 +29,15 @@ class ScriptedAnswer:
         self._hangs = hangs
         self.is_seen_out = False
 
-    async def read_chunk(self) -> bytes:
-        if self._chunks:
-            return self._chunks.pop(0)
+    async def deliver(self, take: Callable[[bytes], bool]) -> bool:
+        while self._chunks:
+            if not take(self._chunks.pop(0)):
+                return True
         if self._error is not None:
             raise self._error
         if self._hangs:
             await asyncio.Event().wait()
-        return b""
+        return False
 
     async def read(self, *, limit_bytes: int) -> bytes:
         raise AssertionError("a stream is read chunk by chunk")

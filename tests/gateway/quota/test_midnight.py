@@ -41,8 +41,11 @@ class HandFedAnswer:
     def __init__(self) -> None:
         self.chunks: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def read_chunk(self) -> bytes:
-        return await self.chunks.get()
+    async def deliver(self, take: Callable[[bytes], bool]) -> bool:
+        while chunk := await self.chunks.get():
+            if not take(chunk):
+                return True
+        return False
 
     async def read(self, *, limit_bytes: int) -> bytes:
         raise AssertionError("this answer is a stream")
@@ -100,6 +103,10 @@ class Listener:
 
     async def send(self, chunk: bytes) -> None:
         self._heard.put_nowait(chunk)
+
+    def send_now(self, chunk: bytes) -> bool:
+        self._heard.put_nowait(chunk)
+        return True
 
     async def finish(self, last: bytes) -> None:
         self._heard.put_nowait(last)

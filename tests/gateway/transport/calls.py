@@ -1,8 +1,9 @@
 """A client of a scripted upstream, and one call through it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.exchange import UpstreamAnswer
 from gateway.transport.client import UpstreamClient
@@ -35,6 +36,25 @@ async def send(
     is_stream: bool = True,
 ) -> UpstreamAnswer:
     return await client.send(PATH, body, list(headers), is_stream=is_stream)
+
+
+class Delivers(Protocol):
+    """What is read by `deliver`: an answer, or the connection that it comes over."""
+
+    async def deliver(self, take: Callable[[bytes], bool]) -> bool: ...
+
+
+async def next_read(answer: Delivers) -> bytes:
+    """All that has arrived since the last read, at least one byte; b"" at the end."""
+    reads: list[bytes] = []
+
+    def take_one(read: bytes) -> bool:
+        reads.append(read)
+        return False
+
+    was_stopped = await answer.deliver(take_one)
+    assert was_stopped == bool(reads)
+    return b"".join(reads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from tests.fakes.upstream import (
     let_it_be_read,
     whole,
 )
-from tests.gateway.transport.calls import LIMIT_BYTES, send, talking
+from tests.gateway.transport.calls import LIMIT_BYTES, next_read, send, talking
 
 # What one read of the event loop may bring at most (asyncio and uvloop alike).
 ONE_READ_BYTES = 256 * 1024
@@ -54,7 +54,7 @@ async def test_an_upstream_waits_for_a_slow_reader_and_no_byte_is_lost(answer: b
         with closing(await send(client)) as reply:
             assert await stall(upstream) < KERNEL_BYTES < len(BODY)
             parts = []
-            while part := await reply.read_chunk():
+            while part := await next_read(reply):
                 parts.append(part)
                 assert len(part) <= BUFFERED_BYTES_MAX + ONE_READ_BYTES
             assert digest(b"".join(parts)) == digest(BODY)
@@ -70,7 +70,7 @@ async def test_every_pause_of_the_reader_stops_the_upstream_again() -> None:
                 written = await stall(upstream)
                 assert written - received < KERNEL_BYTES
                 while received < written:
-                    received += len(await reply.read_chunk())
+                    received += len(await next_read(reply))
             received += len(await reply.read(limit_bytes=2 * LIMIT_BYTES))
             assert received == len(BODY)
 
@@ -112,7 +112,7 @@ async def test_no_byte_is_lost_or_doubled_whatever_the_sizes_and_pauses(
         with closing(await send(client)) as reply:
             received = b""
             turn = 0
-            while part := await reply.read_chunk():
+            while part := await next_read(reply):
                 received += part
                 turn += 1
                 if naps[turn % len(naps)]:

@@ -23,7 +23,7 @@ from tests.fakes.upstream import (
     chunk,
     let_it_be_read,
 )
-from tests.gateway.transport.calls import Whole, ask, client_of, send, talking
+from tests.gateway.transport.calls import Whole, ask, client_of, next_read, send, talking
 
 EVENT = chunk(b"data: 1\n\n")
 
@@ -54,7 +54,7 @@ async def cut_one(client: UpstreamClient, upstream: ScriptedUpstream) -> None:
 
 async def follow(client: UpstreamClient) -> None:
     with closing(await send(client)) as answer:
-        while await answer.read_chunk():
+        while await next_read(answer):
             pass
 
 

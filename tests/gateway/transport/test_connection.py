@@ -13,6 +13,7 @@ from gateway.transport.connection import (
     UpstreamConnection,
 )
 from tests.fakes.upstream import LAST_CHUNK, OK, STREAM_HEAD, chunk, let_it_be_read, whole
+from tests.gateway.transport.calls import next_read
 
 
 class FakeTransport(asyncio.Transport):
@@ -112,7 +113,7 @@ async def test_a_half_closed_upstream_is_noticed_without_waiting_for_the_socket(
     await begin(connection, STREAM_HEAD)
     connection.eof_received()
     with pytest.raises(UpstreamTruncated):
-        await connection.read_chunk()
+        await next_read(connection)
 
 
 async def test_the_end_before_any_byte_is_stale_only_on_a_used_connection(
@@ -135,7 +136,7 @@ async def test_reading_pauses_above_the_bound_and_goes_on_when_the_reader_has_ta
     assert transport.is_listening
     connection.data_received(chunk(b"y"))
     assert not transport.is_listening
-    assert len(await connection.read_chunk()) == BUFFERED_BYTES_MAX + 1
+    assert len(await next_read(connection)) == BUFFERED_BYTES_MAX + 1
     assert transport.is_listening
 
 
@@ -146,7 +147,7 @@ async def test_a_paused_connection_has_no_idle_deadline_but_that_of_the_answer(
     connection.data_received(chunk(b"x" * (BUFFERED_BYTES_MAX + 1)))
     now = asyncio.get_running_loop().time()
     assert connection.next_deadline > now + TransportConfig().idle_timeout_seconds + 1
-    await connection.read_chunk()
+    await next_read(connection)
     assert connection.next_deadline <= now + TransportConfig().idle_timeout_seconds + 1
 
 
@@ -158,7 +159,82 @@ async def test_bytes_after_the_connection_was_cut_are_nobodys(
     connection.data_received(chunk(b"late") + LAST_CHUNK)
     await let_it_be_read()
     with pytest.raises(UpstreamFailed):
-        await connection.read_chunk()
+        await next_read(connection)
+
+
+async def test_each_read_is_handed_on_in_the_callback_that_brought_it(
+    connection: UpstreamConnection, transport: FakeTransport
+) -> None:
+    await begin(connection, STREAM_HEAD)
+    taken: list[bytes] = []
+
+    def take(read: bytes) -> bool:
+        taken.append(read)
+        return True
+
+    delivery = asyncio.create_task(connection.deliver(take))
+    await asyncio.sleep(0)
+    connection.data_received(chunk(b"one"))
+    assert taken == [b"one"]
+    connection.data_received(chunk(b"two") + chunk(b"three"))
+    assert taken == [b"one", b"twothree"]
+    connection.data_received(LAST_CHUNK)
+    assert await delivery is False
+
+
+async def test_what_comes_after_a_read_that_stopped_the_delivery_waits_for_the_next_one(
+    connection: UpstreamConnection, transport: FakeTransport
+) -> None:
+    await begin(connection, STREAM_HEAD)
+    taken: list[bytes] = []
+
+    def take_one(read: bytes) -> bool:
+        taken.append(read)
+        return False
+
+    delivery = asyncio.create_task(connection.deliver(take_one))
+    await asyncio.sleep(0)
+    connection.data_received(chunk(b"one"))
+    connection.data_received(chunk(b"two"))
+    assert await delivery is True
+    assert taken == [b"one"]
+    assert await connection.deliver(take_one) is True
+    assert taken == [b"one", b"two"]
+
+
+async def test_what_the_taker_raises_is_raised_where_the_answer_is_awaited(
+    connection: UpstreamConnection, transport: FakeTransport
+) -> None:
+    def refuse(_read: bytes) -> bool:
+        raise UpstreamFailed("an error event")
+
+    await begin(connection, STREAM_HEAD)
+    delivery = asyncio.create_task(connection.deliver(refuse))
+    await asyncio.sleep(0)
+    connection.data_received(chunk(b"bad"))
+    connection.data_received(chunk(b"after it"))
+    with pytest.raises(UpstreamFailed, match="an error event"):
+        await delivery
+    assert connection.take_unread() == b"after it"
+
+
+async def test_what_comes_in_the_tick_of_a_cancellation_is_left_to_be_counted(
+    connection: UpstreamConnection, transport: FakeTransport
+) -> None:
+    await begin(connection, STREAM_HEAD)
+    taken: list[bytes] = []
+
+    def take(read: bytes) -> bool:
+        taken.append(read)
+        return True
+
+    delivery = asyncio.create_task(connection.deliver(take))
+    await asyncio.sleep(0)
+    delivery.cancel()
+    connection.data_received(chunk(b"late"))
+    with pytest.raises(asyncio.CancelledError):
+        await delivery
+    assert (taken, connection.take_unread()) == ([], b"late")
 
 
 async def test_every_pair_of_split_points_gives_the_same_answer() -> None:

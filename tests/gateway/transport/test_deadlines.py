@@ -23,7 +23,7 @@ from tests.fakes.upstream import (
     chunk,
     let_it_be_read,
 )
-from tests.gateway.transport.calls import LIMIT_BYTES, ask, client_of, send, talking
+from tests.gateway.transport.calls import LIMIT_BYTES, ask, client_of, next_read, send, talking
 
 SHORT_SECONDS = 0.05
 EVENT = chunk(b"data: 1\n\n")
@@ -82,7 +82,7 @@ async def test_a_streams_head_is_no_first_byte() -> None:
             closing(await send(client)) as answer,
             pytest.raises(UpstreamTimeout, match="FIRST_BYTE_TIMEOUT_SECONDS"),
         ):
-            await answer.read_chunk()
+            await next_read(answer)
 
 
 async def test_an_answer_that_is_not_streamed_may_take_longer_than_a_streams_first_byte() -> None:
@@ -116,9 +116,9 @@ async def test_silence_in_the_middle_of_an_answer_has_a_deadline() -> None:
         upstream,
     ):
         with closing(await send(client)) as answer:
-            assert await answer.read_chunk() == b"data: 1\n\n"
+            assert await next_read(answer) == b"data: 1\n\n"
             with pytest.raises(UpstreamTimeout, match="IDLE_TIMEOUT_SECONDS"):
-                await answer.read_chunk()
+                await next_read(answer)
             await upstream.sees_end()
 
 
@@ -154,7 +154,7 @@ async def test_a_slow_reader_is_not_an_idle_upstream() -> None:
         (Receive(), Send(STREAM_HEAD + chunk(body) + LAST_CHUNK)), config=config
     ) as (client, _):
         with closing(await send(client)) as answer:
-            first = await answer.read_chunk()
+            first = await next_read(answer)
             await asyncio.sleep(0.4)
             rest = await answer.read(limit_bytes=LIMIT_BYTES)
             assert first + rest == body
@@ -179,9 +179,9 @@ async def test_what_came_before_the_deadline_is_read_before_the_error() -> None:
     ):
         with closing(await send(client)) as answer:
             await upstream.sees_end()
-            assert await answer.read_chunk() == b"data: 1\n\n"
+            assert await next_read(answer) == b"data: 1\n\n"
             with pytest.raises(UpstreamTimeout):
-                await answer.read_chunk()
+                await next_read(answer)
 
 
 async def test_a_whole_answer_has_no_deadline_left() -> None:

@@ -21,7 +21,7 @@ from tests.fakes.upstream import (
     let_it_be_read,
     whole,
 )
-from tests.gateway.transport.calls import Whole, ask, talking
+from tests.gateway.transport.calls import Whole, ask, next_read, talking
 
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 EOF_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n"
@@ -260,9 +260,9 @@ async def test_what_came_before_a_cut_is_read_before_the_error() -> None:
     async with talking((Receive(), Send(CHUNKED_HEAD + chunk(b"hello")), Close())) as (client, _):
         answer = await client.send("/", b"", [], is_stream=True)
         await let_it_be_read()
-        assert await answer.read_chunk() == b"hello"
+        assert await next_read(answer) == b"hello"
         with pytest.raises(UpstreamTruncated):
-            await answer.read_chunk()
+            await next_read(answer)
         answer.close()
 
 

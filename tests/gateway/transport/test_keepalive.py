@@ -23,7 +23,7 @@ from tests.fakes.upstream import (
     let_it_be_read,
     whole,
 )
-from tests.gateway.transport.calls import ask, send, talking
+from tests.gateway.transport.calls import ask, next_read, send, talking
 
 FRESH: Script = (Receive(), Send(whole(b"fresh")))
 ENDINGS = pytest.mark.parametrize("ending", [Close(), Reset()], ids=["FIN", "RST"])
@@ -195,7 +195,7 @@ async def test_closing_an_answer_half_read_cuts_the_connection() -> None:
     script = (Receive(), Send(STREAM_HEAD + chunk(b"data: 1\n\n")), Hang())
     async with talking(script, FRESH) as (client, upstream):
         answer = await send(client)
-        await answer.read_chunk()
+        await next_read(answer)
         answer.close()
         await upstream.sees_end()
         assert (await ask(client)).body == b"fresh"
@@ -223,7 +223,7 @@ async def test_a_closed_answer_never_shows_somebody_elses() -> None:
         first.close()
         second = await send(client)
         with pytest.raises(UpstreamFailed):
-            await first.read_chunk()
+            await next_read(first)
         with pytest.raises(UpstreamFailed):
             await first.read(limit_bytes=100)
         assert await second.read(limit_bytes=100) == b"secret"
@@ -257,7 +257,7 @@ async def test_an_answer_seen_out_gives_its_connection_back_when_it_has_ended() 
     late = (Receive(), Send(STREAM_HEAD + chunk(b"data: [DONE]\n\n")), Wait(0.05), Send(LAST_CHUNK))
     async with talking((*late, Receive(), Send(OK))) as (client, upstream):
         answer = await send(client)
-        assert await answer.read_chunk() == b"data: [DONE]\n\n"
+        assert await next_read(answer) == b"data: [DONE]\n\n"
         answer.see_out()
         await asyncio.sleep(0.2)
         assert (await ask(client)).status == 200
@@ -268,7 +268,7 @@ async def test_an_answer_seen_out_that_does_not_end_is_cut() -> None:
     script = (Receive(), Send(STREAM_HEAD + chunk(b"data: [DONE]\n\n")), Hang())
     async with talking(script) as (client, upstream):
         answer = await send(client)
-        await answer.read_chunk()
+        await next_read(answer)
         answer.see_out()
         await upstream.sees_end(within_seconds=3.0)
 
