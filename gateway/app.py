@@ -1,6 +1,7 @@
 """The composition root: makes every part, nests the layers, owns the lifespan."""
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack, suppress
 from functools import lru_cache, partial
 
@@ -123,11 +124,10 @@ class Application:
         self._layers = self._observed(self._router())
         self.side = self._observed(Router([self._metrics_route()], elsewhere=not_found))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await self._layers(scope, receive, send)
+            return self._live(receive, send)
+        return self._layers(scope, receive, send)
 
     def refused_by_protocol(self, status: int) -> None:
         """A request that was no valid HTTP: no layer saw it."""

@@ -189,7 +189,7 @@ class Dispatcher:
         call: InferenceCall,
         meter: Meter,
         exchange: Exchange,
-        client: Client,
+        audience: Audience,
         lease: Lease,
         asking: Asking,
     ) -> None:
@@ -199,7 +199,7 @@ class Dispatcher:
             asking.hear_end()
             usage, body = call.mend_answer(body, shown_model)
             meter.conclude(usage)
-            await client.answer(content_type=JSON, body=body)
+            await audience.answer(content_type=JSON, body=body)
             return
 
         def on_content() -> None:
@@ -208,11 +208,12 @@ class Dispatcher:
 
         reader = call.new_reader(shown_model)
         meter.follow(reader)
+        audience.on_heard = call.forget  # No other upstream will be asked.
         with self._streams.follow(exchange.model) as pulse:
             await relay(
                 answer,
                 reader=reader,
-                client=client,
+                client=audience,
                 on_content=on_content,
                 on_events=pulse,
                 on_end=asking.hear_end,

@@ -231,6 +231,11 @@ class InferenceCall(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Let go of what only `encode` and `tokenize_bodies` need: the answer has begun, may last
+        for minutes, and a prompt can be megabytes."""
+        ...
+
     def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
         """Bodies for the upstream's /tokenize that count the prompt exactly; empty: cannot."""
         ...

@@ -62,15 +62,16 @@ class Meter:
 
 
 class Audience:
-    """The client, and whether it has heard anything. Before it hears the end, all is settled:
-    who has read the terminator finds it in the books."""
+    """The client, and whether it has heard anything; `on_heard` is told when it first does.
+    Before it hears the end, all is settled: who has read the terminator finds it in the books."""
 
-    __slots__ = ("_client", "_meter", "has_heard", "send_now")
+    __slots__ = ("_client", "_meter", "has_heard", "on_heard", "send_now")
 
     def __init__(self, client: Client, meter: Meter) -> None:
         self._client = client
         self._meter = meter
         self.has_heard = False
+        self.on_heard: Callable[[], None] = _nothing
         self.send_now = client.send_now
 
     def answer(self, *, content_type: bytes, body: bytes) -> Coroutine[Any, Any, None]:
@@ -78,7 +79,9 @@ class Audience:
         return self._client.answer(content_type=content_type, body=body)
 
     def send(self, chunk: bytes) -> Coroutine[Any, Any, None]:
-        self.has_heard = True
+        if not self.has_heard:
+            self.has_heard = True
+            self.on_heard()
         return self._client.send(chunk)
 
     def finish(self, last: bytes) -> Coroutine[Any, Any, None]:
@@ -149,6 +152,7 @@ async def relay(
                 await client.finish(passage.events)
                 return
             await client.send(passage.events)
+            passage.events = b""
         last = reader.finish()
         on_end()
         await client.finish(last)

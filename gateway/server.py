@@ -218,6 +218,7 @@ def serve(
 def _options(protocol: type[asyncio.Protocol]) -> dict[str, Any]:
     return {
         "http": protocol,
+        "interface": "asgi3",
         "loop": "uvloop",
         "ws": "none",
         "log_config": None,

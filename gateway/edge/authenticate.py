@@ -1,6 +1,6 @@
 """From a header to a Principal."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway.auth.keyring import KeyRing
 from gateway.edge.asgi import ASGIApp, Receive, Scope, Send, exchange_of
@@ -19,10 +19,10 @@ class Authenticate:
         self._app = app
         self._ring = ring
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         token = _token(scope)
         exchange_of(scope).principal = self._ring().authenticate(token)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def _token(scope: Scope) -> bytes:

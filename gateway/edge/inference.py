@@ -108,10 +108,10 @@ class InferenceEndpoint:
         body = await read_json_body(scope, receive, limit_bytes=limit_bytes, memory=self._memory)
         exchange.upload_seconds = self._clock.monotonic() - began_at
         call, size = dialect.parse(self._operation, body), len(body)
+        del body  # The call has all of it, for as long as another upstream may need it again.
         if size < COUNTED_FROM_BYTES:
             await self.answer(call, scope, send)
             return
-        del body  # The call has all of it, and keeps it: another upstream may need it again.
         with self._memory.holding(size):
             await self.answer(call, scope, send)
 
@@ -120,6 +120,7 @@ class InferenceEndpoint:
         exchange = exchange_of(scope)
         if self._config.session_header is not None:
             exchange.session = header(scope, self._config.session_header)
+        scope["headers"] = ()  # Nobody reads them any more, and the answer may last for minutes.
         client = AsgiClient(
             send,
             exchange,

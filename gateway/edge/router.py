@@ -1,6 +1,6 @@
 """Exact paths to endpoints: an allow-list, because vLLM has open administrative paths."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
 from gateway.edge.asgi import ASGIApp, Receive, Scope, Send, exchange_of
@@ -40,28 +40,30 @@ class Router:
         self._prefixes = [(r.path.encode("ascii"), r) for r in routes if r.is_prefix]
         self._elsewhere = elsewhere
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path: bytes = scope["raw_path"]
         route = self._exact.get(path) or self._by_prefix(path)
         if route is None:
-            await self._elsewhere(scope, receive, send)
-            return
+            return self._elsewhere(scope, receive, send)
         exchange_of(scope).route = route.path
         method: str = scope["method"]
         if method == route.method or route.takes(method):
-            await route.app(scope, receive, send)
-        elif method == "OPTIONS":
-            headers = [(b"allow", route.allow.encode("ascii"))]
-            await send({"type": "http.response.start", "status": 204, "headers": headers})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            raise MethodNotAllowed(f"{route.path} takes {route.allow}.", allow=route.allow)
+            return route.app(scope, receive, send)
+        if method == "OPTIONS":
+            return _tell_options(route, send)
+        raise MethodNotAllowed(f"{route.path} takes {route.allow}.", allow=route.allow)
 
     def _by_prefix(self, path: bytes) -> Route | None:
         for prefix, route in self._prefixes:
             if path.startswith(prefix) and len(path) > len(prefix):
                 return route
         return None
+
+
+async def _tell_options(route: Route, send: Send) -> None:
+    headers = [(b"allow", route.allow.encode("ascii"))]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:

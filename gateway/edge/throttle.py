@@ -2,7 +2,7 @@
 
 from gateway.edge.asgi import ASGIApp, Receive, Scope, Send, exchange_of
 from gateway.errors import ConcurrencyExceeded, RateLimitExceeded, Refusal
-from gateway.exchange import Allowance, Exchange, Principal, RateLimit
+from gateway.exchange import Allowance, Principal, RateLimit
 from gateway.quota.ledger import Ledger
 from gateway.ratelimit import ConcurrencyLimiter, Decision, RateLimiter, client_network
 
@@ -60,6 +60,7 @@ class ThrottleKey:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
         principal = exchange.caller
+        was_let_in = False
         try:
             if not self._running.acquire(principal.key_id, principal.max_concurrent):
                 raise too_many_at_once(principal)
@@ -71,20 +72,14 @@ class ThrottleKey:
                     raise too_many(
                         decision, principal.rate_limits, limit="key_rate", who="with this key"
                     )
-                await self._inner(exchange, scope, receive, send)
+                was_let_in = True
+                await self._app(scope, receive, send)
             finally:
                 self._running.release(principal.key_id)
         except Refusal:
-            self._ledger.count_refusal(principal)
-            raise
-
-    async def _inner(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await self._app(scope, receive, send)
-        except Refusal:
-            if not exchange.was_counted:
-                principal = exchange.caller
+            if was_let_in and not exchange.was_counted:
                 self._limiter.refund("key:" + principal.key_id, principal.rate_limits)
+            self._ledger.count_refusal(principal)
             raise
 
 

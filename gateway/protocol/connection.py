@@ -178,7 +178,6 @@ class GatewayProtocol(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._url = b""
-        self._headers = []
         self._phase = _HEAD
         self._has_begun = True
 
@@ -201,7 +200,8 @@ class GatewayProtocol(asyncio.Protocol):
             self._refusal = refusal
             raise
         self._head_bytes = 0
-        scope = scope_of(parser.get_method(), self._url, version, self._headers, self._client)
+        headers, self._headers = self._headers, []
+        scope = scope_of(parser.get_method(), self._url, version, headers, self._client)
         keep_alive = version != "1.0" and parser.should_keep_alive()
         cycle = GatewayCycle(scope, self, keep_alive=keep_alive, expects_continue=expects_continue)
         scope["gateway.departure"] = cycle.watch_departure

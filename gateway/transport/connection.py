@@ -51,6 +51,13 @@ _IDLE, _HEAD, _BODY, _COMPLETE, _CLOSED = _Phase
 class UpstreamConnection(asyncio.Protocol):
     """Sends one request, parses one answer, and may then be used again."""
 
+    __slots__ = (
+        "_answer_deadline", "_buffered_bytes", "_chunks", "_config", "_ends_at_eof", "_error",
+        "_framing_bytes", "_has_body", "_is_paused", "_is_stream", "_is_write_paused", "_loop",
+        "_may_be_kept", "_on_closed", "_on_end", "_parser", "_phase", "_take", "_transport",
+        "_waiter", "_was_stopped", "deadline", "exchanges", "headers", "status",
+    )  # fmt: skip
+
     def __init__(
         self,
         config: TransportConfig,

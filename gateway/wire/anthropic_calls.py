@@ -61,6 +61,9 @@ class AnthropicRequest:
     def content_type(self) -> bytes:
         return JSON_TYPE
 
+    def forget(self) -> None:
+        self.document.forget()
+
     def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
         # /tokenize does not see what images become inside the engine.
         if self.has_media:
@@ -141,10 +144,14 @@ class AnthropicCall(AnthropicRequest):
 class TranslatedCall(AnthropicRequest):
     """The same call in chat's words (`request`); the answer comes back in Anthropic's."""
 
-    request: Mapping[str, object]
+    request: dict[str, object]
 
     def as_served_by(self, operations: Container[Operation]) -> InferenceCall:
         return self
+
+    def forget(self) -> None:
+        self.document.forget()
+        self.request.clear()
 
     def encode(self, *, model: str, output_limit: int | None) -> bytes:
         bound = self.bounded(output_limit)

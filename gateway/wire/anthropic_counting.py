@@ -60,6 +60,9 @@ class CountRequest:
     def content_type(self) -> bytes:
         return JSON_TYPE
 
+    def forget(self) -> None:
+        """It has no stream to outlast."""
+
     def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
         return ()
 

@@ -49,7 +49,7 @@ class Form:
     """The fields of a form in their order. Names are unique but for lists (`name[]`)."""
 
     boundary: bytes
-    parts: tuple[Part, ...]
+    parts: list[Part]
 
     @property
     def content_type(self) -> bytes:
@@ -108,7 +108,7 @@ def parse_form(body: bytes, boundary: bytes) -> Form:
     if body[at + 2 :].strip():
         raise _invalid("something follows its last boundary")
     _require_unique(parts)
-    return Form(boundary, tuple(parts))
+    return Form(boundary, parts)
 
 
 def _part(body: bytes, view: memoryview, start: int, end: int) -> Part:

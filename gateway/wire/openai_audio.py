@@ -62,6 +62,9 @@ class AudioCall:
         values = {"model": model} | (_STREAMED if self.is_stream else {})
         return self.form.encode(without={*self.dropped_fields, *_STREAM_FIELDS}, values=values)
 
+    def forget(self) -> None:
+        self.form.parts.clear()
+
     def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
         return ()
 

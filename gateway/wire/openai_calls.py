@@ -75,6 +75,10 @@ class OpenAICall(NamedTuple):
             return self.document.canonical
         return orjson.dumps({**fields, **changes})
 
+    def forget(self) -> None:
+        self.document.forget()
+        self.prompts.texts.clear()
+
     def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
         # /tokenize does not see what images become inside the engine.
         if self.has_media:

@@ -1,7 +1,7 @@
 """How long a prompt is before anybody has counted it, and the bodies that would count it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
@@ -44,7 +44,7 @@ class Prompts:
 
     count: int
     size: PromptSize
-    texts: tuple[str, ...] = ()
+    texts: list[str] = field(default_factory=list)
 
 
 def chat_prompt(fields: Mapping[str, object], body_bytes: int, media: MediaLoad) -> Prompts:
@@ -66,11 +66,11 @@ def read_prompts(value: object, *, param: str) -> Prompts:
     Raises InvalidRequest for anything else. Token ids are exact, texts are estimated.
     """
     if isinstance(value, str):
-        return _text_prompts((value,))
+        return _text_prompts([value])
     if isinstance(value, list) and value:
         kinds = set(map(type, value))
         if kinds == {str}:
-            return _text_prompts(tuple(value))
+            return _text_prompts([*value])
         if kinds == {int}:
             return Prompts(1, PromptSize(len(value), len(value)))
         if kinds == {list} and all(set(map(type, ids)) == {int} for ids in value):
@@ -135,7 +135,7 @@ def _messages_of_response(fields: Mapping[str, object]) -> list[object]:
     return [*system, *items]
 
 
-def _text_prompts(texts: tuple[str, ...]) -> Prompts:
+def _text_prompts(texts: list[str]) -> Prompts:
     text_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
     estimate = text_bytes // _BYTES_PER_TOKEN + len(texts)
     ceiling = text_bytes + _PROMPT_TOKENS * len(texts)

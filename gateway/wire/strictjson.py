@@ -7,7 +7,7 @@ brackets or commas than MAX_CONTAINERS and MAX_VALUES.
 
 import json
 from collections.abc import Sequence
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 import orjson
 
@@ -21,11 +21,19 @@ MAX_VALUES: Final = 2_000_000
 _SMALL_BYTES: Final = 64 * 1024
 
 
-class StrictObject(NamedTuple):
+class StrictObject:
     """A JSON object, parsed, and the only bytes that spell it (`canonical`)."""
 
-    fields: dict[str, object]
-    canonical: bytes
+    __slots__ = ("canonical", "fields")
+
+    def __init__(self, fields: dict[str, object], canonical: bytes) -> None:
+        self.fields = fields
+        self.canonical = canonical
+
+    def forget(self) -> None:
+        """Become an empty object, whoever holds it."""
+        self.fields = {}
+        self.canonical = b"{}"
 
 
 def parse_object(body: bytes) -> StrictObject:

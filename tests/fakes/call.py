@@ -60,7 +60,8 @@ class FakeReader:
 
 @dataclass(frozen=True, slots=True)
 class FakeCall:
-    """A call of ten prompt tokens whose body says what it was encoded with."""
+    """A call of ten prompt tokens whose body says what it was encoded with; once it is forgotten,
+    that can be asked no more."""
 
     model: str = "m"
     is_stream: bool = True
@@ -70,6 +71,7 @@ class FakeCall:
     prompt: PromptSize = field(default_factory=lambda: PromptSize(estimate=10, ceiling=10))
     can_be_counted: bool = True
     operation: Operation = Operation.CHAT
+    forgotten: list[bool] = field(default_factory=list)
 
     def as_served_by(self, operations: Container[Operation]) -> "FakeCall":
         return self
@@ -77,7 +79,11 @@ class FakeCall:
     content_type: bytes = JSON_TYPE
 
     def encode(self, *, model: str, output_limit: int | None) -> bytes:
+        assert not self.forgotten
         return f"{model} {output_limit}".encode()
+
+    def forget(self) -> None:
+        self.forgotten.append(True)
 
     def tokenize_bodies(self, *, model: str) -> tuple[bytes, ...]:
         return (b"count " + model.encode(),) if self.can_be_counted else ()

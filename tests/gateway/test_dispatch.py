@@ -175,7 +175,9 @@ async def test_never_another_upstream_after_a_timeout() -> None:
 async def test_never_another_upstream_once_the_client_has_heard_something() -> None:
     dies: Script = (Receive(), Send(STREAM_HEAD + chunk(ROLE + TOKEN)), Wait(0.01), Close())
     async with bench_of([dies], [STREAM]) as bench:
-        exchange = await bench.fails(FakeCall(), UpstreamTruncated)
+        call = FakeCall()
+        exchange = await bench.fails(call, UpstreamTruncated)
+        assert call.forgotten == [True]
         assert bench.client.received == ROLE + TOKEN
         assert not bench.client.is_finished
         assert bench.bodies[1] == []
