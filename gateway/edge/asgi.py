@@ -43,11 +43,7 @@ async def respond(
     send: Send, *, status: int, body: bytes, content_type: bytes, headers: Headers = ()
 ) -> None:
     """Send a whole response, in the one message that our server takes for it."""
-    start = [
-        (b"content-type", content_type),
-        (b"content-length", b"%d" % len(body)),
-        *headers,
-    ]
+    start = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
     await send({"type": "http.response.start", "status": status, "headers": start, "body": body})
 
 

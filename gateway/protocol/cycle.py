@@ -12,6 +12,9 @@ from gateway.errors import GatewayError
 _LOGGER: Final = logging.getLogger("uvicorn.error")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HELD_BYTES_MAX: Final = 64 * 1024
+_CLOSE: Final = (b"connection", b"close")
+_CHUNKED: Final = (b"transfer-encoding", b"chunked")
+_LINE: Final = b": ".join
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
     for status in HTTPStatus
@@ -78,7 +81,7 @@ class GatewayCycle:
         self._more_body = True
         self._has_news = False
         self._waiter: asyncio.Future[None] | None = None
-        self._is_chunked: bool | None = None
+        self._is_chunked = False
         self._head: bytes | None = None
         self._fault: GatewayError | None = None
         self._on_departure: Callable[[], None] | None = None
@@ -201,24 +204,21 @@ class GatewayCycle:
             # Refused unread: nobody knows whether the body comes all the same (RFC 9110 10.1.1).
             self._expects_continue = False
             self.keep_alive = False
-        head = [status_line(message["status"])]
-        for name, value in message["headers"]:
-            if name == b"content-length":
-                self._is_chunked = False
-            elif name == b"connection":
-                self.keep_alive = self.keep_alive and value != b"close"
-                continue
-            head += (name, b": ", value, b"\r\n")
-        if self._is_chunked is None and message["status"] != 204:
+        status, headers = message["status"], message["headers"]
+        if status >= 400 and _CLOSE in headers:
+            self.keep_alive = False
+            headers = [header for header in headers if header != _CLOSE]
+        has_length = "body" in message or any(name == b"content-length" for name, _ in headers)
+        if not has_length and status != 204:
             if self.scope["http_version"] == "1.0":
                 self.keep_alive = False  # HTTP/1.0 has no chunks: the end is the connection's.
             elif self.scope["method"] != "HEAD":
                 self._is_chunked = True
-                head.append(b"transfer-encoding: chunked\r\n")
+                headers = [*headers, _CHUNKED]
         if not self.keep_alive:
-            head.append(b"connection: close\r\n")
-        head.append(b"\r\n")
-        self._head = b"".join(head)
+            headers = [*headers, _CLOSE]
+        lines = b"\r\n".join([*map(_LINE, headers), b"\r\n"])
+        self._head = status_line(status) + lines
 
     def _write(self, body: bytes, *, is_last: bool) -> None:
         if self.scope["method"] == "HEAD":

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from gateway.errors import QuotaExceeded, QuotaReserved, Refusal
-from gateway.exchange import Principal, SharedLimits, TokenUsage
+from gateway.exchange import Allowance, Principal, SharedLimits, TokenUsage
 from gateway.quota.report import UsageReport
 
 _RUNNING_REQUEST_SECONDS = 2.0
@@ -113,6 +113,10 @@ class Ledger(Protocol):
 
     def remaining(self, principal: Principal) -> int | None:
         """Tokens neither used nor reserved today; None without a quota."""
+        ...
+
+    def allowance(self, principal: Principal) -> Allowance | None:
+        """The quota, what remains of it, and when all of it is back; None without a quota."""
         ...
 
     def standing(self, principal: Principal) -> Standing: ...

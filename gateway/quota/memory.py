@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date
 from types import TracebackType
 
-from gateway.exchange import Principal, SharedLimits, TokenUsage
+from gateway.exchange import Allowance, Principal, SharedLimits, TokenUsage
 from gateway.quota.account import Account
 from gateway.quota.calendar import QuotaCalendar, QuotaDay
 from gateway.quota.history import NO_HISTORY, HistoryUnavailable, UsageHistory
@@ -36,7 +36,17 @@ class MemoryLedger:
         return MemoryReservation(self, principal, demand)
 
     def remaining(self, principal: Principal) -> int | None:
-        return self._account(principal.key_id).remaining(principal.daily_token_quota)
+        quota = principal.daily_token_quota
+        return None if quota is None else self._account(principal.key_id).remaining(quota)
+
+    def allowance(self, principal: Principal) -> Allowance | None:
+        quota = principal.daily_token_quota
+        if quota is None:
+            return None
+        reset_seconds = self._calendar.seconds_until_reset()
+        account = self._account(principal.key_id)
+        remaining = quota - account.used - account.reserved
+        return Allowance(quota, remaining if remaining > 0 else 0, reset_seconds)
 
     def standing(self, principal: Principal) -> Standing:
         quota = principal.daily_token_quota

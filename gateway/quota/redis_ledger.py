@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple
 
 from gateway.errors import SharedStateUnavailable
-from gateway.exchange import Principal, SharedLimits
+from gateway.exchange import Allowance, Principal, SharedLimits
 from gateway.quota.calendar import QuotaCalendar, QuotaDay
 from gateway.quota.courier import Courier
 from gateway.quota.ledger import Metered, Reservation, Standing, TokenDemand, refusal
@@ -82,6 +82,12 @@ class RedisLedger:
 
     def remaining(self, principal: Principal) -> int | None:
         return self.standing(principal).remaining
+
+    def allowance(self, principal: Principal) -> Allowance | None:
+        standing = self.standing(principal)
+        if standing.limit is None or standing.remaining is None:
+            return None
+        return Allowance(standing.limit, standing.remaining, self._calendar.seconds_until_reset())
 
     def standing(self, principal: Principal) -> Standing:
         view = self._mirror.find(self.today(), principal.key_id)

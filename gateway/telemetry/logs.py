@@ -157,8 +157,9 @@ class Logging:
 
 def timestamp() -> str:
     """Now, ISO 8601 in UTC with milliseconds."""
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}Z"
+    now = time.time()
+    second = int(now)
+    return f"{_second(second)}.{int((now - second) * 1000):03d}Z"
 
 
 @lru_cache(maxsize=2)

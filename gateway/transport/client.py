@@ -16,6 +16,7 @@ from gateway.transport.config import TransportConfig
 from gateway.transport.connection import StaleConnection, UpstreamConnection
 
 SWEEP_SECONDS = 0.1
+_LINE = b": ".join
 # Ours, of this process or this machine: no upstream is to blame.
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -173,9 +174,9 @@ class UpstreamClient:
         if head is None:
             target = (self._prefix + path).encode("ascii")
             head = self._heads[path] = b"POST " + target + b" HTTP/1.1\r\n" + self._fixed_headers
-        extra = b"".join([b"%b: %b\r\n" % header for header in headers])
-        _require_lines(extra, len(headers))
-        return b"%b%bcontent-length: %d\r\n\r\n" % (head, extra, length)
+        extra = b"\r\n".join(map(_LINE, headers))
+        _require_lines(extra, len(headers) - 1)
+        return b"%b%b\r\ncontent-length: %d\r\n\r\n" % (head, extra, length)
 
     def _take_idle(self) -> UpstreamConnection | None:
         # The most recently used first: the others can grow old and be closed.

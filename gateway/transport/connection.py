@@ -385,15 +385,16 @@ class UpstreamConnection(asyncio.Protocol):
         if self._phase is _BODY:
             return  # A trailer: nothing in one is for us.
         name = name.lower()
-        headers = self.headers
-        # Repeated fields are one list (RFC 9110, 5.3): no hiding behind a second one.
-        headers[name] = headers[name] + b", " + value if name in headers else value
-        if len(headers) > HEADERS_MAX:
-            self._refuse("The upstream's answer has too many headers.")
+        first = self.headers.setdefault(name, value)
+        if first is not value:
+            # Repeated fields are one list (RFC 9110, 5.3): no hiding behind a second one.
+            self.headers[name] = first + b", " + value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         headers = self.headers
+        if len(headers) > HEADERS_MAX:
+            self._refuse("The upstream's answer has too many headers.")
         if status < 200:
             if status < 100 or status == 101:
                 self._refuse(f"The upstream answered with the unexpected status {status}.")

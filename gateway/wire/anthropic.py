@@ -1,7 +1,7 @@
 """The Anthropic dialect: /v1/messages and its count of tokens."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 
 from gateway.errors import GatewayError
 from gateway.exchange import Allowance, InferenceCall, Operation, ServedModel
@@ -84,10 +84,10 @@ class AnthropicDialect:
         return [(b"request-id", request_id), (b"x-request-id", request_id)]
 
     def limit_headers(
-        self, requests: Allowance | None, tokens: Allowance | None, *, now: datetime
+        self, requests: Allowance | None, tokens: Allowance | None, *, now: float
     ) -> list[tuple[bytes, bytes]]:
         return limit_headers(
-            Standing(counted, left.limit, left.remaining, now + _seconds(left))
+            Standing(counted, left.limit, left.remaining, _back_at(now, left))
             for counted, left in ((Counted.REQUESTS, requests), (Counted.TOKENS, tokens))
             if left is not None
         )
@@ -99,5 +99,5 @@ class AnthropicDialect:
         return anthropic_models.model_card(model)
 
 
-def _seconds(left: Allowance) -> timedelta:
-    return timedelta(seconds=left.reset_after_seconds)
+def _back_at(now: float, left: Allowance) -> datetime:
+    return datetime.fromtimestamp(now + left.reset_after_seconds, UTC)

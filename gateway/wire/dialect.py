@@ -1,7 +1,6 @@
 """A dialect: one wire protocol, from the request's bytes to the words of its errors."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Protocol
 
 from gateway.errors import GatewayError
@@ -32,9 +31,10 @@ class Dialect(Protocol):
         ...
 
     def limit_headers(
-        self, requests: Allowance | None, tokens: Allowance | None, *, now: datetime
+        self, requests: Allowance | None, tokens: Allowance | None, *, now: float
     ) -> list[tuple[bytes, bytes]]:
-        """What a caller has left of its requests and of its tokens of the day; None: no limit."""
+        """What a caller has left of its requests and of its tokens of the day; None: no limit.
+        `now` is in seconds since 1970."""
         ...
 
     def model_list(self, models: Sequence[ServedModel]) -> Mapping[str, object]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from gateway.errors import GatewayError, InvalidRequest
@@ -85,7 +84,7 @@ class OpenAIDialect:
         return [(b"x-request-id", request_id)]
 
     def limit_headers(
-        self, requests: Allowance | None, tokens: Allowance | None, *, now: datetime
+        self, requests: Allowance | None, tokens: Allowance | None, *, now: float
     ) -> list[tuple[bytes, bytes]]:
         return openai_limits.limit_headers(requests, tokens)
 

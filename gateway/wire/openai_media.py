@@ -18,6 +18,11 @@ _NO_MEDIA_FIELDS: Final = frozenset(
     {"tools", "functions", "response_format", "text", "structured_outputs", "metadata"}
 )
 
+# What a message of nothing but text consists of.
+_TEXT_KEYS: Final = frozenset({"role", "content", "name"})
+_TEXTS_ONLY: Final = {str}
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+
 # Deliberately narrower than RFC 3986: no user, no backslash, no space and nothing beyond ASCII
 # in the authority, so that no two parsers can see two hosts in it (CVE-2026-24779).
 _REMOTE_URL: Final = re.compile(
@@ -50,7 +55,7 @@ def inspect_media(
     Raises InvalidRequest: `media_url_not_allowed` for a URL that is neither `data:` nor http(s)
     to one of `allowed_domains` ("*" is all), `unsupported_parameter` for refused embeddings.
     """
-    if not _may_have_media(canonical):
+    if _is_plain_chat(fields) or not _may_have_media(canonical):
         return NO_MEDIA
     images = others = encoded_bytes = 0
     for name, field in fields.items():
@@ -67,6 +72,24 @@ def inspect_media(
             else:
                 others += 1
     return MediaLoad(images, others, encoded_bytes)
+
+
+def _is_plain_chat(fields: Mapping[str, object]) -> bool:
+    """True for a conversation of nothing but texts, as most are: told without looking at every
+    byte of it, which costs more than parsing it did."""
+    for name, value in fields.items():
+        if type(value) in _SCALARS:
+            if name in _MEDIA_KEYS:
+                return False
+        elif name == "messages" and type(value) is list:
+            for message in value:
+                if type(message) is not dict or not message.keys() <= _TEXT_KEYS:
+                    return False
+                if set(map(type, message.values())) != _TEXTS_ONLY:
+                    return False
+        elif name not in _NO_MEDIA_FIELDS and name != "stream_options":
+            return False
+    return True
 
 
 def _may_have_media(canonical: bytes) -> bool:

@@ -38,7 +38,7 @@ _CHAT_TOKENIZE_FIELDS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prompts:
     """The prompts of one request: their number, their size, and the texts where they are texts."""
 

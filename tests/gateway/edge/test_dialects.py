@@ -39,7 +39,7 @@ def test_the_path_decides_and_for_models_the_version_of_anthropics_clients(
 def test_openai_is_told_how_long_and_anthropic_when() -> None:
     requests, tokens = Allowance(60, 12, 3.0), Allowance(1000, 0, 59.5)
 
-    assert dict(OPENAI.limit_headers(requests, tokens, now=NOW)) == {
+    assert dict(OPENAI.limit_headers(requests, tokens, now=NOW.timestamp())) == {
         b"x-ratelimit-limit-requests": b"60",
         b"x-ratelimit-remaining-requests": b"12",
         b"x-ratelimit-reset-requests": b"3s",
@@ -47,7 +47,7 @@ def test_openai_is_told_how_long_and_anthropic_when() -> None:
         b"x-ratelimit-remaining-tokens": b"0",
         b"x-ratelimit-reset-tokens": b"1m0s",
     }
-    assert dict(ANTHROPIC.limit_headers(requests, tokens, now=NOW)) == {
+    assert dict(ANTHROPIC.limit_headers(requests, tokens, now=NOW.timestamp())) == {
         b"anthropic-ratelimit-requests-limit": b"60",
         b"anthropic-ratelimit-requests-remaining": b"12",
         b"anthropic-ratelimit-requests-reset": b"2026-03-29T23:59:04Z",
@@ -59,7 +59,7 @@ def test_openai_is_told_how_long_and_anthropic_when() -> None:
 
 @pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC])
 def test_who_has_no_limits_is_told_of_none(dialect: OpenAIDialect | AnthropicDialect) -> None:
-    assert dialect.limit_headers(None, None, now=NOW) == []
-    only_tokens = dialect.limit_headers(None, Allowance(5, 5, 1.0), now=NOW)
+    assert dialect.limit_headers(None, None, now=NOW.timestamp()) == []
+    only_tokens = dialect.limit_headers(None, Allowance(5, 5, 1.0), now=NOW.timestamp())
     assert len(only_tokens) == 3
     assert all(b"tokens" in name for name, _ in only_tokens)

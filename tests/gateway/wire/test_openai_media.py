@@ -144,3 +144,34 @@ def test_a_schema_may_speak_of_urls() -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
     body = {"messages": [{"role": "user", "content": '{"image_url":"' + URL}], "tools": tools}
     OpenAIDialect(OpenAIConfig()).parse(Operation.CHAT, orjson.dumps(body))
+
+
+TEXT = {"role": "user", "content": "Look at https://elsewhere.example/a.png"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [TEXT, {"role": "user", "image_url": "http://elsewhere.example/a.png"}]},
+        {"messages": [TEXT, {"role": {"image_url": "http://elsewhere.example/a.png"}}]},
+        {"messages": [TEXT, {**TEXT, "name": {"images": ["http://elsewhere.example/a.png"]}}]},
+        {"messages": [TEXT], "image_url": "http://elsewhere.example/a.png"},
+        {"messages": [TEXT], "extra": [{"video_url": "http://elsewhere.example/a.mp4"}]},
+        {"messages": [TEXT], "mm": {"deep": [{"audio_url": "http://elsewhere.example/a.wav"}]}},
+    ],
+)
+def test_media_beside_plain_texts_are_found(fields: dict[str, Any]) -> None:
+    dialect = OpenAIDialect(OpenAIConfig(allowed_media_domains=ALLOWED))
+    with pytest.raises(InvalidRequest, match="not fetched here"):
+        dialect.parse(Operation.CHAT, orjson.dumps({"model": "tiny", **fields}))
+
+
+def test_plain_texts_may_speak_of_media() -> None:
+    dialect = OpenAIDialect(OpenAIConfig(allowed_media_domains=ALLOWED))
+    fields = {
+        "messages": [TEXT, {"role": "assistant", "content": '{"image_url":"http://e.example"}'}],
+        "tools": [{"function": {"parameters": {"image_url": "http://e.example"}}}],
+        "stream_options": {"include_usage": True},
+        "stream": True,
+    }
+    assert not dialect.parse(Operation.CHAT, orjson.dumps(fields)).has_media
