@@ -84,10 +84,9 @@ class RedisLedger:
         return self.standing(principal).remaining
 
     def allowance(self, principal: Principal) -> Allowance | None:
-        standing = self.standing(principal)
-        if standing.limit is None or standing.remaining is None:
-            return None
-        return Allowance(standing.limit, standing.remaining, self._calendar.seconds_until_reset())
+        quota, _, _, remaining, _ = self.standing(principal)
+        seconds = self._calendar.seconds_until_reset()
+        return None if quota is None or remaining is None else Allowance(quota, remaining, seconds)
 
     def standing(self, principal: Principal) -> Standing:
         view = self._mirror.find(self.today(), principal.key_id)
