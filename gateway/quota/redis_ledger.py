@@ -84,15 +84,14 @@ class RedisLedger:
         return self.standing(principal).remaining
 
     def allowance(self, principal: Principal) -> Allowance | None:
-        quota, _, _, remaining, _ = self.standing(principal)
+        quota, _, _, left, _ = self.standing(principal)
         seconds = self._calendar.seconds_until_reset()
-        return None if quota is None or remaining is None else Allowance(quota, remaining, seconds)
+        return None if quota is None or left is None else Allowance(quota, left, seconds)
 
     def standing(self, principal: Principal) -> Standing:
         view = self._mirror.find(self.today(), principal.key_id)
-        if view is None:
-            return self._standing(principal, used=0, reserved=0)
-        return self._standing(principal, used=view.used, reserved=view.reserved)
+        used, reserved = (0, 0) if view is None else (view.used, view.reserved)
+        return self._standing(principal, used=used, reserved=reserved)
 
     def count_refusal(self, principal: Principal) -> None:
         self.charge(self.today(), principal.key_id, NO_MODEL, _ONE_REFUSAL)
