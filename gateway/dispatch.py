@@ -158,8 +158,10 @@ class Dispatcher:
         ) as asking:
             answer = await self._ask(lease, call, call.operation.path, body, exchange)
             del body  # It is on its way, and its answer may last for minutes.
-            with closing(answer):
+            try:
                 await self._pass_on(answer, call, meter, exchange, audience, lease, asking)
+            finally:
+                answer.close()
 
     async def _ask(
         self, lease: Lease, call: InferenceCall, path: str, body: bytes, exchange: Exchange
@@ -243,9 +245,10 @@ class Dispatcher:
         """
         if not call.is_metered:
             return TokenDemand.nothing(model.name)
-        demand = demand_of(call, model, input_tokens=call.prompt.estimate)
+        prompt = call.prompt
+        demand = demand_of(call, model, input_tokens=prompt.estimate)
         remaining = self._ledger.remaining(exchange.caller)
-        if remaining is None or not is_worth_counting(call.prompt, demand, remaining):
+        if remaining is None or not is_worth_counting(prompt, demand, remaining):
             return demand
         return demand_of(call, model, input_tokens=await self._count(call, model, exchange))
 

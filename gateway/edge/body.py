@@ -63,7 +63,11 @@ async def read_json_body(
     """
     _judge_headers(scope, limit_bytes)
     message = await receive()
-    body = await _read_on(message, receive, limit_bytes, memory)
+    if message.get("more_body", False):
+        body = await _read_on(message, receive, limit_bytes, memory)
+    else:
+        body = _part(message)
+        _require_size(len(body), limit_bytes)
     if not body:
         raise InvalidRequest("The request has no body; send a JSON object.", code="invalid_json")
     return body

@@ -220,11 +220,13 @@ class GatewayProtocol(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        self._last_read.take(body)
+        if self._cycle is not None:
+            self._cycle.take(body)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
-        self._last_read.take_end()
+        if self._cycle is not None:
+            self._cycle.take_end()
         self._phase = _NOTHING
 
     async def _serve(self) -> None:

@@ -1,5 +1,6 @@
 """The head of a request: what it must be, and the ASGI scope that is made of it."""
 
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -10,6 +11,7 @@ from gateway.protocol.limits import HEADER_BYTES_MAX, HEADER_FIELDS_MAX, PIPELIN
 from gateway.protocol.refusal import RequestRefused
 
 Fields = list[tuple[bytes, bytes]]
+_ORDINARY = 64
 _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -42,18 +44,15 @@ def scope_of(
     method: bytes, url: bytes, version: str, headers: Fields, client: tuple[str, int] | None
 ) -> Scope:
     """ASGI's scope. `url` is the request's target, in any of its forms."""
-    raw_path, query = url, b""
-    if b"?" in url or b"#" in url or not url.startswith(b"/"):
-        parsed: Any = httptools.parse_url(url)
-        raw_path, query = parsed.path, parsed.query or b""
-    path = raw_path.decode("ascii")
+    # The cache must not hold kilobytes per entry because somebody sent them.
+    path, raw_path, query = _known_target(url) if len(url) <= _ORDINARY else _target_of(url)
     return {
         "type": "http",
         "asgi": _ASGI,
         "http_version": version,
         "method": method.decode("ascii"),
         "scheme": "http",
-        "path": unquote(path) if "%" in path else path,
+        "path": path,
         "raw_path": raw_path,
         "query_string": query,
         "root_path": "",
@@ -61,6 +60,19 @@ def scope_of(
         "client": client,
         "server": None,
     }
+
+
+def _target_of(url: bytes) -> tuple[str, bytes, bytes]:
+    """The path as text, the path as sent, and the query."""
+    raw_path, query = url, b""
+    if b"?" in url or b"#" in url or not url.startswith(b"/"):
+        parsed: Any = httptools.parse_url(url)
+        raw_path, query = parsed.path, parsed.query or b""
+    path = raw_path.decode("ascii")
+    return unquote(path) if "%" in path else path, raw_path, query
+
+
+_known_target = lru_cache(maxsize=1024)(_target_of)
 
 
 def too_large() -> RequestRefused:

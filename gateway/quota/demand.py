@@ -10,8 +10,14 @@ OVERESTIMATE_MAX = 16
 
 def demand_of(call: InferenceCall, model: ServedModel, *, input_tokens: int) -> TokenDemand:
     """What to reserve for a prompt of so many tokens and the longest answer that may follow."""
-    output_tokens = _output_bound(call, model, input_tokens)
-    return TokenDemand(model.name, input_tokens, output_tokens, call.choices)
+    choices, output_tokens = call.choices, call.output_limit
+    if model.context_tokens is not None:
+        # Prompt and output share one context, so what a guess takes from the one it gives the
+        # other, and their sum holds even where the guess is wrong. Not so with several choices or
+        # prompts: each choice has its own output, and the prompt may be as short as one token.
+        room = max(1, model.context_tokens - (input_tokens if choices == 1 else 1))
+        output_tokens = room if output_tokens is None else min(output_tokens, room)
+    return TokenDemand(model.name, input_tokens, output_tokens, choices)
 
 
 def is_worth_counting(prompt: PromptSize, guess: TokenDemand, remaining: int) -> bool:
@@ -24,17 +30,3 @@ def is_worth_counting(prompt: PromptSize, guess: TokenDemand, remaining: int) ->
     if guess.output_tokens is None:
         return True
     return remaining < prompt.ceiling + guess.output_tokens * guess.choices
-
-
-def _output_bound(call: InferenceCall, model: ServedModel, input_tokens: int) -> int | None:
-    """The most output tokens per choice this call can cost; None where nobody knows.
-
-    Prompt and output share one context, so what a guess takes from the one it gives the other,
-    and their sum holds even where the guess is wrong. Not so with several choices or prompts:
-    each choice has its own output, and the prompt may be as short as one token.
-    """
-    if model.context_tokens is None:
-        return call.output_limit
-    prompt_tokens = input_tokens if call.choices == 1 else 1
-    room = max(1, model.context_tokens - prompt_tokens)
-    return room if call.output_limit is None else min(call.output_limit, room)

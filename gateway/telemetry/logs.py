@@ -159,7 +159,10 @@ def timestamp() -> str:
     """Now, ISO 8601 in UTC with milliseconds."""
     now = time.time()
     second = int(now)
-    return f"{_second(second)}.{int((now - second) * 1000):03d}Z"
+    return _second(second) + _MILLISECONDS[int((now - second) * 1000)]
+
+
+_MILLISECONDS = tuple(f".{milliseconds:03d}Z" for milliseconds in range(1000))
 
 
 @lru_cache(maxsize=2)
