@@ -37,7 +37,8 @@ class Lease:
         trace: TracebackType | None,
     ) -> None:
         self.upstream.in_flight -= 1
-        self.judge(error)
+        if error is not None:
+            self.judge(error)
         self._permit.release()
 
     def begin_answer(self) -> None:
@@ -48,7 +49,7 @@ class Lease:
     def succeed(self) -> None:
         self._permit.succeed()
 
-    def judge(self, error: BaseException | None) -> None:
+    def judge(self, error: BaseException) -> None:
         """Count against the upstream what is its failure. Neutral are a 4xx, which an engine
         that is dead can say too, and a wrong set-up, which no pause mends."""
         if isinstance(error, UpstreamMisconfigured):

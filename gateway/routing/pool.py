@@ -82,7 +82,7 @@ class UpstreamPool:
 
     def choose(self, demand: RoutingDemand, besides: Collection[Upstream] = ()) -> Upstream | None:
         """Who would be asked now; None: nobody can be."""
-        for tier in self.replicas(demand).tiers:
+        for tier in self._serving(demand[:2]).tiers:
             upstream = self._policy.pick(tier, demand, besides)
             if upstream is not None:
                 return upstream

@@ -29,6 +29,8 @@ class Slo:
         """An answer that is not streamed shows no first token: it has the time that a stream
         of its length, just good enough, would have had."""
         if pace is None:
+            if duration_seconds <= self.ttft_seconds:
+                return True
             rest_seconds = max(later_tokens(exchange), 0) * self.time_per_output_token_seconds
             return duration_seconds <= self.ttft_seconds + rest_seconds
         if pace.ttft_seconds > self.ttft_seconds:

@@ -8,7 +8,7 @@ from gateway.errors import GatewayError, InvalidRequest
 from gateway.exchange import Allowance, Operation, ServedModel
 from gateway.wire import openai_errors, openai_limits, openai_models
 from gateway.wire.openai_audio import AudioCall, parse_audio
-from gateway.wire.openai_calls import OUTPUT_LIMIT_FIELDS, OpenAICall
+from gateway.wire.openai_calls import OUTPUT_LIMIT_FIELDS, UNMETERED, OpenAICall
 from gateway.wire.openai_checks import Fields
 from gateway.wire.openai_fields import DROPPED_FIELDS, REFUSED_FIELDS, refuse_fields
 from gateway.wire.openai_media import NO_MEDIA, MediaLoad, inspect_media
@@ -22,6 +22,7 @@ _COMPLETIONS_DEFAULT: Final = 16
 # Older vLLM let these through to the tokenizer (CVE-2025-61620, CVE-2025-62426).
 _TEMPLATE_OVERRIDES: Final = frozenset({"chat_template", "tokenize"})
 
+_CHOOSING: Final = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 _PAIRS: Final = frozenset({Operation.RERANK, Operation.SCORE})
 _NO_WISHES: Final = StreamWishes()
 _STREAMABLE: Final = frozenset(OUTPUT_LIMIT_FIELDS)
@@ -48,15 +49,20 @@ class OpenAIDialect:
         fields = Fields(document.fields)
         media = self._require_allowed(document, fields)
         is_stream = operation in _STREAMABLE and fields.flag("stream")
+        choices = self._choices(operation, fields)
+        prompts = _read_prompt(operation, document, fields, media)
         return OpenAICall(
             operation=operation,
             document=document,
             dropped_fields=self._config.dropped_fields,
             model=fields.model(),
             is_stream=is_stream,
-            choices_per_prompt=self._choices(operation, fields),
+            is_metered=operation not in UNMETERED,
+            choices_per_prompt=choices,
+            choices=choices * prompts.count,
             output_limit=_output_limit(operation, fields),
-            prompts=_read_prompt(operation, document, fields, media),
+            prompts=prompts,
+            prompt=prompts.size,
             has_media=media is not NO_MEDIA,
             wishes=_wishes(operation, fields, is_stream=is_stream),
         )
@@ -97,7 +103,7 @@ class OpenAIDialect:
     def _require_allowed(self, document: StrictObject, fields: Fields) -> MediaLoad:
         refused = self._config.refused_fields
         refuse_fields(document.fields, refused)
-        if "chat_template_kwargs" in fields and "chat_template" in refused:
+        if "chat_template_kwargs" in fields.values and "chat_template" in refused:
             refuse_fields(fields.object("chat_template_kwargs"), _TEMPLATE_OVERRIDES)
         return inspect_media(
             document.fields,
@@ -107,9 +113,9 @@ class OpenAIDialect:
         )
 
     def _choices(self, operation: Operation, fields: Fields) -> int:
-        if operation not in (Operation.CHAT, Operation.COMPLETIONS):
+        if "n" not in fields.values and "best_of" not in fields.values:
             return 1
-        if "n" not in fields and "best_of" not in fields:
+        if operation not in _CHOOSING:
             return 1
         count = fields.integer("n", least=1, most=self._config.max_choices) or 1
         # vLLM dropped best_of; versions that had it generated answers they did not report.
@@ -160,8 +166,9 @@ def _output_limit(operation: Operation, fields: Fields) -> int | None:
     least = 0 if echoes else 1
     obeyed = None
     for name in reversed(names):
-        limit = fields.integer(name, least=least)
-        obeyed = obeyed if limit is None else limit
+        if name in fields.values:
+            limit = fields.integer(name, least=least)
+            obeyed = obeyed if limit is None else limit
     if obeyed is not None:
         return max(1, obeyed)
     if operation is Operation.COMPLETIONS and "max_tokens" not in fields:
@@ -170,9 +177,9 @@ def _output_limit(operation: Operation, fields: Fields) -> int | None:
 
 
 def _wishes(operation: Operation, fields: Fields, *, is_stream: bool) -> StreamWishes:
-    if operation not in (Operation.CHAT, Operation.COMPLETIONS):
+    if "stream_options" not in fields.values or operation not in _CHOOSING:
         return _NO_WISHES
-    options = fields.object("stream_options") if "stream_options" in fields else None
+    options = fields.object("stream_options")
     if not options:
         return _NO_WISHES
     if not is_stream:

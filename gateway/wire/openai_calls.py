@@ -22,7 +22,7 @@ OUTPUT_LIMIT_FIELDS: Final[Mapping[Operation, tuple[str, ...]]] = {
 }
 """Operations that generate; the others have no output."""
 
-_UNMETERED: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
+UNMETERED: Final = frozenset({Operation.TOKENIZE, Operation.DETOKENIZE})
 _USAGE_IS_ASKED_FOR: Final = frozenset({Operation.CHAT, Operation.COMPLETIONS})
 
 
@@ -34,23 +34,14 @@ class OpenAICall(NamedTuple):
     dropped_fields: frozenset[str]
     model: str
     is_stream: bool
+    is_metered: bool
     choices_per_prompt: int
+    choices: int
     output_limit: int | None
     prompts: openai_prompt.Prompts
+    prompt: PromptSize
     has_media: bool
     wishes: StreamWishes
-
-    @property
-    def is_metered(self) -> bool:
-        return self.operation not in _UNMETERED
-
-    @property
-    def choices(self) -> int:
-        return self.choices_per_prompt * self.prompts.count
-
-    @property
-    def prompt(self) -> PromptSize:
-        return self.prompts.size
 
     @property
     def content_type(self) -> bytes:

@@ -39,7 +39,8 @@ class Fields:
 
     def model(self) -> str:
         """The model's name; empty where none is given."""
-        return require_short(self.text("model"))
+        name = self.text("model")
+        return name if len(name) <= MODEL_NAME_MAX else require_short(name)
 
     def flag(self, name: str) -> bool:
         value = self.values.get(name)

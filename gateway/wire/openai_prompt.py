@@ -52,7 +52,7 @@ def chat_prompt(fields: Mapping[str, object], body_bytes: int, media: MediaLoad)
     messages, tools = fields.get("messages", fields.get("input")), fields.get("tools")
     message_count = len(messages) if isinstance(messages, list) else 1
     tool_count = len(tools) if isinstance(tools, list) else 0
-    text_bytes = max(0, body_bytes - media.encoded_bytes)
+    text_bytes = body_bytes if media is NO_MEDIA else max(0, body_bytes - media.encoded_bytes)
     estimate = text_bytes // _BYTES_PER_TOKEN
     ceiling = (
         text_bytes + _TEMPLATE_TOKENS + _MESSAGE_TOKENS * message_count + _TOOL_TOKENS * tool_count
