@@ -18,9 +18,6 @@ _NO_MEDIA_FIELDS: Final = frozenset(
     {"tools", "functions", "response_format", "text", "structured_outputs", "metadata"}
 )
 
-# What a message of nothing but text consists of.
-_TEXT_KEYS: Final = frozenset({"role", "content", "name"})
-_TEXTS_ONLY: Final = {str}
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 # Deliberately narrower than RFC 3986: no user, no backslash, no space and nothing beyond ASCII
@@ -78,16 +75,23 @@ def _is_plain_chat(fields: Mapping[str, object]) -> bool:
     """True for a conversation of nothing but texts, as most are: told without looking at every
     byte of it, which costs more than parsing it did."""
     for name, value in fields.items():
-        if type(value) in _SCALARS:
+        if name == "messages" and type(value) is list:
+            if not all(map(_is_plain_message, value)):
+                return False
+        elif type(value) in _SCALARS:
             if name in _MEDIA_KEYS:
                 return False
-        elif name == "messages" and type(value) is list:
-            for message in value:
-                if type(message) is not dict or not message.keys() <= _TEXT_KEYS:
-                    return False
-                if set(map(type, message.values())) != _TEXTS_ONLY:
-                    return False
         elif name not in _NO_MEDIA_FIELDS and name != "stream_options":
+            return False
+    return True
+
+
+def _is_plain_message(message: object) -> bool:
+    if type(message) is not dict:
+        return False
+    for key, text in message.items():
+        # A `type` can say that what stands beside it is an embedding.
+        if type(text) is not str or key in _MEDIA_KEYS or key == "type":
             return False
     return True
 
