@@ -254,7 +254,8 @@ class UpstreamConnection(asyncio.Protocol):
             await waiter
         finally:
             self._waiter = None
-        if self._error is not None and not self._chunks:
+        # What was read before the end is told of before it, be it here or with the taker.
+        if self._error is not None and not self._chunks and not self._was_stopped:
             raise self._error
 
     def _gathered(self) -> bytes:

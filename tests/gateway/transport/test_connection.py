@@ -202,6 +202,19 @@ async def test_what_comes_after_a_read_that_stopped_the_delivery_waits_for_the_n
     assert taken == [b"one", b"two"]
 
 
+async def test_a_read_that_stopped_the_delivery_is_told_of_before_the_end_of_the_connection(
+    connection: UpstreamConnection, transport: FakeTransport
+) -> None:
+    await begin(connection, STREAM_HEAD)
+    delivery = asyncio.create_task(connection.deliver(lambda _read: False))
+    await asyncio.sleep(0)
+    connection.data_received(chunk(b"the terminator"))
+    connection.eof_received()
+    assert await delivery is True
+    with pytest.raises(UpstreamTruncated):
+        await next_read(connection)
+
+
 async def test_what_the_taker_raises_is_raised_where_the_answer_is_awaited(
     connection: UpstreamConnection, transport: FakeTransport
 ) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import UpstreamTruncated, UpstreamUnavailable
-from tests.fakes.upstream import OK, whole
-from tests.gateway.transport.calls import ask, client_of
+from tests.fakes.upstream import OK, STREAM_HEAD, chunk, whole
+from tests.gateway.transport.calls import ask, client_of, next_read, send
 
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="needs the openssl command to make a certificate"
@@ -47,6 +47,24 @@ async def served(certificate: Path, answer: bytes) -> AsyncIterator[str]:
         yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
+@asynccontextmanager
+async def ended_at_once(certificate: Path, last: bytes) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A stream whose last bytes and whose end leave in one write, once the event is set."""
+    ends = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(64 * 1024)
+        writer.write(STREAM_HEAD)
+        await ends.wait()
+        writer.write(last)
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", ends
+
+
 @pytest.fixture
 def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
@@ -73,6 +91,25 @@ async def test_an_answer_cut_behind_tls_is_a_truncation(certificate: Path) -> No
     async with served(certificate, cut) as url, client_of(url) as client:
         with pytest.raises(UpstreamTruncated):
             await ask(client)
+
+
+@pytest.mark.usefixtures("trusted")
+async def test_the_last_read_is_told_of_although_the_cut_comes_in_the_same_tick(
+    certificate: Path,
+) -> None:
+    async with (
+        ended_at_once(certificate, chunk(b"the terminator")) as (url, ends),
+        client_of(url) as client,
+        asyncio.timeout(5),
+    ):
+        answer = await send(client)
+        delivery = asyncio.create_task(next_read(answer))
+        await asyncio.sleep(0)
+        ends.set()
+        assert await delivery == b"the terminator"
+        with pytest.raises(UpstreamTruncated):
+            await next_read(answer)
+        answer.close()
 
 
 async def test_an_upstream_nobody_vouches_for_is_not_called(certificate: Path) -> None:
