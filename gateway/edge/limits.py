@@ -14,7 +14,8 @@ class LimitHeaders:
         self._clock = clock
 
     def __call__(self, exchange: Exchange, dialect: Dialect) -> list[tuple[bytes, bytes]]:
+        # Before the ledger looks at the clock: the day must not seem to end after its midnight.
+        now = self._clock.timestamp()
         principal = exchange.principal
         tokens = None if principal is None else self._ledger.allowance(principal)
-        now = self._clock.timestamp()
         return dialect.limit_headers(exchange.request_window, tokens, now=now)
