@@ -20,6 +20,7 @@ _USAGE: Final = re.compile(rb',\s?"usage":\s?\{[^{}\r\n]*(?:\{[^{}\r\n]*\}[^{}\r
 
 _DETAILS: Final = b"{"
 _COMPLETION: Final = b'"completion_tokens":'
+_DIGITS_MAX: Final = 18  # Python refuses numbers of thousands of digits.
 
 _DONE: Final = b"[DONE]"
 _ERROR: Final = b'"error"'
@@ -152,7 +153,7 @@ def _completion_tokens(usage: bytes) -> object:
     start = usage.find(_COMPLETION) + len(_COMPLETION)
     # Where it stands last no comma is found, and -1 cuts off the closing brace.
     digits = usage[start : usage.find(b",", start)]
-    if digits.isdigit() and start > len(_COMPLETION):
+    if digits.isdigit() and len(digits) <= _DIGITS_MAX and start > len(_COMPLETION):
         return int(digits)
     return as_object(usage).get("completion_tokens")
 

@@ -121,6 +121,15 @@ def test_usage_with_details_is_cut_whole() -> None:
     assert one.usage == TokenUsage(7, 2)
 
 
+def test_a_count_of_thousands_of_digits_is_no_count() -> None:
+    one = reader()
+    one.feed(chat_event("seen", usage=usage(7, 1)))
+    absurd = b'{"prompt_tokens":7,"completion_tokens":' + b"9" * 5000 + b"}"
+    counted = chat_event("x")[:-3] + b',"usage":' + absurd + b"}\n\n"
+    assert one.feed(counted) == chat_event("x")
+    assert one.usage == TokenUsage(7, 1)
+
+
 @pytest.mark.parametrize("choices", [1, 2])
 @given(texts=st.lists(st.sampled_from(TRAPS) | st.text(max_size=20), max_size=8), data=st.data())
 def test_whatever_a_model_writes_passes_unharmed(
