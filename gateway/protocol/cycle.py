@@ -15,6 +15,7 @@ _HELD_BYTES_MAX: Final = 64 * 1024
 _CLOSE: Final = (b"connection", b"close")
 _CHUNKED: Final = (b"transfer-encoding", b"chunked")
 _LINE: Final = b": ".join
+_BODILESS: Final = frozenset({204, 304})
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
     for status in HTTPStatus
@@ -209,7 +210,7 @@ class GatewayCycle:
             self.keep_alive = False
             headers = [header for header in headers if header != _CLOSE]
         has_length = "body" in message or any(name == b"content-length" for name, _ in headers)
-        if not has_length and status != 204:
+        if not has_length and status not in _BODILESS:
             if self.scope["http_version"] == "1.0":
                 self.keep_alive = False  # HTTP/1.0 has no chunks: the end is the connection's.
             elif self.scope["method"] != "HEAD":

@@ -36,6 +36,9 @@ class Application:
             await send({"type": "http.response.body", "body": b"END", "more_body": False})
         elif path == "/middling":
             await send(_whole(PIECE[:40_000]))  # Below the mark at which writing is paused.
+        elif path == "/known":
+            await send({"type": "http.response.start", "status": 304, "headers": []})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         elif path == "/cancelled":
             await send(_whole(b"ok"))
             raise asyncio.CancelledError
@@ -79,6 +82,14 @@ async def test_requests_are_answered_in_their_order() -> None:
     assert [
         heard.index(body) for body in (b"\r\n\r\n/slow", b"\r\n\r\n/b", b"\r\n\r\n/c")
     ] == sorted(heard.index(body) for body in (b"\r\n\r\n/slow", b"\r\n\r\n/b", b"\r\n\r\n/c"))
+
+
+async def test_nothing_follows_the_head_of_an_answer_that_can_have_no_body() -> None:
+    async with serving(Application()) as server, server.connected() as peer:
+        await peer.send(get("/known") + get("/a"))
+        heard = await peer.read_until(b"/a")
+    assert b"transfer-encoding" not in heard
+    assert heard.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 async def test_what_stands_behind_an_answer_that_closes_is_never_begun() -> None:
