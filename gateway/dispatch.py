@@ -78,8 +78,7 @@ class Dispatcher:
         caller = exchange.caller
         model = self._resolve(call, caller)
         exchange.model = model.name
-        exchange.is_stream = call.is_stream
-        exchange.choices = call.choices
+        exchange.is_stream, exchange.choices = call.is_stream, call.choices
         demand = await self._demand(call, model, exchange)
 
         async with (
@@ -245,10 +244,9 @@ class Dispatcher:
         """
         if not call.is_metered:
             return TokenDemand.nothing(model.name)
-        prompt = call.prompt
-        demand = demand_of(call, model, input_tokens=prompt.estimate)
+        demand = demand_of(call, model, input_tokens=call.prompt.estimate)
         remaining = self._ledger.remaining(exchange.caller)
-        if remaining is None or not is_worth_counting(prompt, demand, remaining):
+        if remaining is None or not is_worth_counting(call.prompt, demand, remaining):
             return demand
         return demand_of(call, model, input_tokens=await self._count(call, model, exchange))
 

@@ -16,8 +16,6 @@ from gateway.protocol.peer import has_left
 from gateway.protocol.refusal import RequestRefused
 
 NEVER = math.inf
-
-
 _HEAD, _BODY, _NOTHING = Phase
 
 
