@@ -90,6 +90,11 @@ class Courier:
         return self.acknowledged > 0
 
     @property
+    def postmark(self) -> tuple[Part, ...]:
+        """Who asks, what Redis has acknowledged to it, and after which batch it asks."""
+        return self._config.process, self.acknowledged, self._number
+
+    @property
     def last_error(self) -> str | None:
         """Why the last batch was not taken; None after one that was."""
         return None if self._trouble is None else str(self._trouble)

@@ -135,8 +135,7 @@ class RedisLedger:
         try:
             reply = await self._line.run(
                 RESERVE,
-                self._process,
-                self._courier.acknowledged,
+                *self._courier.postmark,
                 SERVER_TIME,
                 round(self._config.lease_seconds * 1000),
                 reservation,
@@ -150,7 +149,7 @@ class RedisLedger:
             return self._alone(principal, demand, shared)
         finally:
             if not is_settled:
-                # Late, or nobody waits for the answer: should Redis have let it in, it forgets it.
+                # Late, or nobody waits: Redis forgets it, and refuses it should it come after this.
                 self._courier.parcel.release(reservation, Hold(key_id, day, 0, 0))
                 self._courier.send_soon()
         return self._understood(reply, principal, demand, shared, day)
@@ -180,7 +179,7 @@ class RedisLedger:
                 raise shared.window_refusal(debts)
             case [b"concurrency"] if shared is not None:
                 raise shared.concurrency_refusal()
-        # It has forgotten what it was told, or takes up what others know.
+        # It has forgotten what it was told, takes up what others know, or was asked too late.
         self._courier.greet_soon()
         return self._alone(principal, demand, shared)
 

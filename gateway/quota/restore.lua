@@ -4,6 +4,10 @@
 -- remember a process, milliseconds in which the others may do the same, whether this is the last
 -- part, part as JSON: rows [day, key, model, input, output, requests, refusals], used [day, key,
 -- tokens], keeps [key, reservation, day, hold].
+-- Redis has known the process again since this was asked: a new connection has overtaken it, and
+-- what the process held then it need not hold any more.
+local known = redis.call('GET', process_key(ARGV[1]))
+if known and tonumber(known) >= tonumber(ARGV[2]) then return redis.call('PTTL', RESTORING) end
 redis.call('SET', RESTORING, '1', 'PX', ARGV[7], 'NX')
 local now = microseconds(ARGV[3])
 local ends_at, day_seconds = now + tonumber(ARGV[4]) * 1000, ARGV[5]
