@@ -126,7 +126,11 @@ def writer(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def reader(path: Path) -> Iterator[sqlite3.Connection]:
-    """One consistent view that can write nothing. Raises DatabaseUnusable, also for no file."""
+    """One consistent view that can write nothing. Raises DatabaseUnusable, also for no file.
+
+    While the journal has the file open, SQLite keeps a closed reader's descriptor for the next one
+    (to close any would drop the journal's lock): there stay as many as ever read at once.
+    """
     if not path.exists():
         raise DatabaseUnusable(
             path,

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from tests.soak.vitals import Vitals, complaints, growth
+from tests.soak.vitals import DATABASE, Vitals, complaints, growth
 
 LOOK = Vitals(
     at_seconds=0.0,
     resident_bytes=70_000_000,
     descriptors=28,
-    open_files={"socket": 20},
+    open_files={"socket": 20, DATABASE: 3},
     threads=3,
     tasks={"probe": 10},
     objects=2000,
@@ -58,6 +58,21 @@ def test_what_is_under_way_at_one_look_is_no_growth() -> None:
     seen = looks()
     seen[-1] = replace(seen[-1], descriptors=30, tasks={"probe": 11})
     assert complaints(seen) == []
+
+
+def test_two_readers_of_the_database_that_meet_late_are_no_growth() -> None:
+    met = [
+        replace(look, descriptors=29, open_files={"socket": 20, DATABASE: 4}) for look in looks()
+    ]
+    assert complaints([*looks()[:6], *met[6:]]) == []
+
+
+def test_a_database_that_is_opened_ever_again_is_found() -> None:
+    seen = [
+        replace(look, descriptors=28 + number, open_files={"socket": 20, DATABASE: 3 + number})
+        for number, look in enumerate(looks())
+    ]
+    assert complaints(seen) == ["the database is open 14 times"]
 
 
 def test_what_is_held_at_rest_is_told() -> None:

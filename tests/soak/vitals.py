@@ -16,6 +16,10 @@ JUDGED_AFTER_SECONDS: Final = 600.0
 """A heap settles for minutes: over less than that its slope says nothing."""
 GROWTH_BYTES_PER_HOUR_MAX: Final = 6 * 1024 * 1024
 GROWTH_BLOCKS_RATIO_MAX: Final = 0.01
+DATABASE: Final = "gateway.db"
+DATABASE_DESCRIPTORS_MAX: Final = 4
+"""As many as may use the file at once: the journal, who prepares it, and the readers of keys and of
+history. SQLite keeps what each has opened for the next one, and the two readers may meet late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +86,17 @@ def growth(looks: Sequence[Vitals]) -> Growth | None:
     return Growth(
         seconds=last.at_seconds - first.at_seconds,
         bytes_per_hour=3600 * slope([(look.at_seconds, look.resident_bytes) for look in warm]),
-        descriptors=_least_more(early, late, lambda look: look.descriptors),
+        descriptors=_least_more(early, late, _descriptors),
         tasks=_least_more(early, late, lambda look: look.tasks_total),
         objects=_least_more(early, late, lambda look: look.objects),
         blocks=_least_more(early, late, lambda look: look.blocks),
         kinds={name: more for name, more in kinds.items() if abs(more) > 20},
     )
+
+
+def _descriptors(look: Vitals) -> int:
+    """Without those of the database, which have a bound of their own."""
+    return look.descriptors - look.open_files.get(DATABASE, 0)
 
 
 def _least_more(
@@ -105,6 +114,9 @@ def complaints(looks: Sequence[Vitals]) -> list[str]:
         for name, value in look.held.items()
         if value
     ]
+    opened = max((look.open_files.get(DATABASE, 0) for look in looks), default=0)
+    if opened > DATABASE_DESCRIPTORS_MAX:
+        found.append(f"the database is open {opened} times")
     grown = growth(looks)
     if grown is None:
         return found
