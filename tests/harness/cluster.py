@@ -73,7 +73,13 @@ class Cluster:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             wanted = f"generated {self.generated_tokens}"
-            raise AssertionError(f"{wanted}, booked {last}") from None
+            raise AssertionError(f"{wanted}, booked {last}, held {self.holds()}") from None
+
+    def holds(self) -> dict[str, dict[str, str]]:
+        """What Redis holds: by key, the day and the tokens of each reservation."""
+        with self.redis.client() as client:
+            names = [str(name) for name in client.keys("gateway:holds:*")]
+            return {name: dict(client.hgetall(name)) for name in names}
 
 
 @asynccontextmanager
@@ -91,8 +97,8 @@ async def cluster(
         redis = held.enter_context(RedisProcess(folder=folder, is_durable=is_durable))
         simulator = await held.enter_async_context(Simulator(pace or SimulatorConfig()))
         shared = {"VLLM_URL": simulator.url, "REDIS_URL": redis.url, "LOG_LEVEL": "INFO"}
-        # A busy machine is no silent Redis.
-        shared["REDIS_TIMEOUT_SECONDS"] = "5"
+        # A busy machine is no silent Redis, and no lease that ends gives back what was forgotten.
+        shared |= {"REDIS_TIMEOUT_SECONDS": "5", "REDIS_LEASE_SECONDS": "600"}
         gateways = []
         for _ in range(count):
             gateway = GatewayProcess(folder=folder, key=key, **(UNLIMITED | shared | settings))

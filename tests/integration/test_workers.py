@@ -163,9 +163,7 @@ async def test_sigterm_drains_all_workers_and_a_second_one_to_a_worker_changes_n
     tmp_path: Path,
 ) -> None:
     pace = SimulatorConfig(inter_token_seconds=0.01)
-    # Longer than the test: nothing may be left to a lease.
-    lease: dict[str, Any] = {"REDIS_LEASE_SECONDS": "600"}
-    async with cluster(tmp_path, count=1, pace=pace, **TEAM, **lease) as shared:
+    async with cluster(tmp_path, count=1, pace=pace, **TEAM) as shared:
         gateway = shared.gateways[0]
         body = chat(**LONG | {"max_tokens": 100})
         async with RawCall(gateway, body) as one, RawCall(gateway, body) as two:
@@ -183,7 +181,7 @@ async def test_sigterm_drains_all_workers_and_a_second_one_to_a_worker_changes_n
         with shared.redis.client() as client:
             (day,) = client.smembers("gateway:days")
             assert client.hget(f"gateway:used:{day}", "test") == str(shared.generated_tokens)
-            assert client.hgetall("gateway:holds:test") == {}
+            assert shared.holds() == {}
             assert client.hget(f"gateway:held:{day}", "test") == "0"
             # Nor is any of them still asked: Redis would refuse what comes late.
             assert client.keys("gateway:process:*") == []
