@@ -199,6 +199,7 @@ async def test_a_second_sigterm_ends_all_at_once(tmp_path: Path) -> None:
             heard = await stream.read_to_end()
             assert b"shut down" in heard
         assert await gateway.ended() == 0
+        assert shared.holds() == {}
 
 
 async def test_workers_end_in_order_when_their_supervisor_is_killed(tmp_path: Path) -> None:
