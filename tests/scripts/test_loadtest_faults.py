@@ -123,7 +123,7 @@ async def test_invented_codes_cannot_fill_the_memory() -> None:
         return b'{"error":{"code":"code-%d"}}' % served
 
     async with answering(b"", body, status=b"418 I'm a teapot") as port:
-        tally = await load(port, concurrency=40, failure_pause_seconds=0.0)
+        tally = await load(port, concurrency=40, failure_pause_seconds=0.0, duration_seconds=2.0)
 
     assert served > 100
     assert len(tally.failures) <= 61
