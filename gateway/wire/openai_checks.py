@@ -39,8 +39,7 @@ class Fields:
 
     def model(self) -> str:
         """The model's name; empty where none is given."""
-        name = self.text("model")
-        return name if len(name) <= MODEL_NAME_MAX else require_short(name)
+        return require_short(self.text("model"))
 
     def flag(self, name: str) -> bool:
         value = self.values.get(name)

@@ -60,6 +60,18 @@ async def transport(connection: UpstreamConnection) -> FakeTransport:
     return FakeTransport(connection)
 
 
+class Taker:
+    """Keeps each read it is handed, and says whether it wants more."""
+
+    def __init__(self, *, goes_on: bool) -> None:
+        self.reads: list[bytes] = []
+        self._goes_on = goes_on
+
+    def __call__(self, read: bytes) -> bool:
+        self.reads.append(read)
+        return self._goes_on
+
+
 async def begin(connection: UpstreamConnection, answer: bytes) -> None:
     """One exchange up to the head of its answer."""
     call = asyncio.create_task(connection.exchange(b"head", b"body", is_stream=True))
@@ -166,18 +178,13 @@ async def test_each_read_is_handed_on_in_the_callback_that_brought_it(
     connection: UpstreamConnection, transport: FakeTransport
 ) -> None:
     await begin(connection, STREAM_HEAD)
-    taken: list[bytes] = []
-
-    def take(read: bytes) -> bool:
-        taken.append(read)
-        return True
-
+    take = Taker(goes_on=True)
     delivery = asyncio.create_task(connection.deliver(take))
     await asyncio.sleep(0)
     connection.data_received(chunk(b"one"))
-    assert taken == [b"one"]
+    assert take.reads == [b"one"]
     connection.data_received(chunk(b"two") + chunk(b"three"))
-    assert taken == [b"one", b"twothree"]
+    assert take.reads == [b"one", b"twothree"]
     connection.data_received(LAST_CHUNK)
     assert await delivery is False
 
@@ -186,20 +193,15 @@ async def test_what_comes_after_a_read_that_stopped_the_delivery_waits_for_the_n
     connection: UpstreamConnection, transport: FakeTransport
 ) -> None:
     await begin(connection, STREAM_HEAD)
-    taken: list[bytes] = []
-
-    def take_one(read: bytes) -> bool:
-        taken.append(read)
-        return False
-
-    delivery = asyncio.create_task(connection.deliver(take_one))
+    take = Taker(goes_on=False)
+    delivery = asyncio.create_task(connection.deliver(take))
     await asyncio.sleep(0)
     connection.data_received(chunk(b"one"))
     connection.data_received(chunk(b"two"))
     assert await delivery is True
-    assert taken == [b"one"]
-    assert await connection.deliver(take_one) is True
-    assert taken == [b"one", b"two"]
+    assert take.reads == [b"one"]
+    assert await connection.deliver(take) is True
+    assert take.reads == [b"one", b"two"]
 
 
 async def test_a_read_that_stopped_the_delivery_is_told_of_before_the_end_of_the_connection(
@@ -235,19 +237,14 @@ async def test_what_comes_in_the_tick_of_a_cancellation_is_left_to_be_counted(
     connection: UpstreamConnection, transport: FakeTransport
 ) -> None:
     await begin(connection, STREAM_HEAD)
-    taken: list[bytes] = []
-
-    def take(read: bytes) -> bool:
-        taken.append(read)
-        return True
-
+    take = Taker(goes_on=True)
     delivery = asyncio.create_task(connection.deliver(take))
     await asyncio.sleep(0)
     delivery.cancel()
     connection.data_received(chunk(b"late"))
     with pytest.raises(asyncio.CancelledError):
         await delivery
-    assert (taken, connection.take_unread()) == ([], b"late")
+    assert (take.reads, connection.take_unread()) == ([], b"late")
 
 
 async def test_every_pair_of_split_points_gives_the_same_answer() -> None:
